@@ -80,6 +80,20 @@ def test_wordpiece_texts_lose_their_marks_and_special_tokens_gain_no_space():
     assert tokens_text(wordpiece(), [1, 2, 3]) == ("[CLS]", " mary", "ing")
 
 
+def test_bytes_that_would_join_with_their_own_copy_keep_their_text():
+    # Bytes 80 C2: no character alone, but C2 80 in the middle of the doubled token is one.
+    made = Tokenizer(models.WordLevel({"<unk>": 0, "\u0122\u00c2": 1}, unk_token="<unk>"))
+    made.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+    assert token_text(tokenizer, 1) == "\N{REPLACEMENT CHARACTER}" * 2
+
+
+def test_a_token_that_adds_no_text_shows_its_vocabulary_entry():
+    made = Tokenizer(models.WordLevel({"<unk>": 0, "@@": 1}, unk_token="<unk>"))
+    made.decoder = decoders.Sequence([decoders.Replace("@@", ""), decoders.Fuse()])
+    assert token_text(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>"), 1) == "@@"
+
+
 def test_texts_come_from_a_tensor_too():
     assert tokens_text(metaspace(), torch.tensor([MARY, JOHN])) == (" Mary", " John")
 
@@ -117,13 +131,27 @@ def test_a_long_text_is_quoted_in_part():
 
 
 def test_a_space_too_few_is_pointed_out():
-    with pytest.raises(ValueError, match=r"'Mary' is \d tokens here: 'M' .*Did you mean ' Mary'\? That is one token"):
+    with pytest.raises(ValueError, match=re.escape("'Mary' is 2 tokens here: 'Ma' | 'ry'. Did you mean ' Mary'?")):
         token_id(byte_level(), 264, "Mary")
 
 
 def test_a_space_too_many_is_pointed_out():
     with pytest.raises(ValueError, match=re.escape("' Mary' is 2 tokens here: ' ' | ' Mary'. Did you mean 'Mary'?")):
         token_id(legacy_sentencepiece(), 6, " Mary")
+
+
+def test_a_piece_that_only_follows_other_text_is_offered_by_its_id():
+    words = ["<unk>", "<bos>", ".", "▁Mary"]
+    message = "'.' is 2 tokens here: '<unk>' | '.'. Inside a text it is one token: give its id, 2."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        token_id(metaspace("first", words), 4, ".")
+
+
+def test_neither_a_space_nor_the_unknown_token_is_advised():
+    with pytest.raises(
+        ValueError, match=re.escape("' zebra' is 2 tokens here: ' ' | '<unk>'. Give one token or an id.")
+    ):
+        token_id(metaspace(), V, " zebra")
 
 
 def test_no_example_is_given_when_no_piece_stands_alone():

@@ -192,9 +192,7 @@ def test_a_changed_byte_of_the_description_is_noticed_unless_it_changes_nothing(
 def test_a_newer_version_says_to_upgrade(tmp_path: Path) -> None:
     _forge(_write(tmp_path / "run"), version=2)
 
-    with pytest.raises(
-        FileFormatError, match=r"version 2; .* reads up to 1\. Upgrade it: pip install -U whence"
-    ):
+    with pytest.raises(FileFormatError, match=r"version 2; .* reads up to 1\. Upgrade it: pip install -U whence"):
         store.read(tmp_path / "run")
 
 

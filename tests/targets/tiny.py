@@ -28,7 +28,10 @@ def byte_level() -> PreTrainedTokenizerFast:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=264, special_tokens=["<|end|>"], initial_alphabet=alphabet)
+    special = ["<|end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=264, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     made.train_from_iterator([" Mary Mary Mary John"] * 3, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<|end|>", bos_token="<|end|>")
 

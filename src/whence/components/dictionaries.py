@@ -1,11 +1,11 @@
-"""Dictionaries of features: transcoders, cross-layer transcoders and sparse autoencoders, as data that encodes and decodes.
+"""Dictionaries of features as data that encodes and decodes: transcoders, cross-layer transcoders, sparse autoencoders.
 
     features = activation(x W_encᵀ + b_enc)        write = features W_dec + b_dec
 
-W_enc and W_dec have one row a feature: the direction it reads, the direction it writes. A transcoder reads an MLP's input
-(after its norm) and writes the MLP's output; a cross-layer transcoder reads there at one layer and writes at that layer and
-every later one; a sparse autoencoder (SAE) reads a site and rebuilds it. Cost: two matrix products. Knows nothing of models,
-files or training.
+W_enc and W_dec have one row a feature: the direction it reads, the direction it writes. A transcoder reads an MLP's
+input (after its norm) and writes the MLP's output; a cross-layer transcoder reads there at one layer and writes at that
+layer and every later one; a sparse autoencoder (SAE) reads a site and rebuilds it. Cost: two matrix products. Knows
+nothing of models, files or training.
 """
 
 from dataclasses import dataclass
@@ -173,7 +173,9 @@ class CrossLayerTranscoder:
     def decode(self, features: Float[Tensor, "layer *rest feature"]) -> Float[Tensor, "layer *rest d_model"]:
         """What the features of every layer write at every MLP output, the decoders' biases included."""
         at_each = [
-            torch.stack([features[source] @ self.W_dec[source][:, layer - source] for source in range(layer + 1)]).sum(0)
+            torch.stack([features[source] @ self.W_dec[source][:, layer - source] for source in range(layer + 1)]).sum(
+                0
+            )
             for layer in range(self.n_layers)
         ]
         return torch.stack(at_each) + _beside(self.b_dec, features)

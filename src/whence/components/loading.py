@@ -76,7 +76,10 @@ class DictionarySet(Collection[Dictionary]):
 
 
 def save_dictionary(
-    path: str | Path, dictionary: Dictionary | Sequence[Dictionary] | DictionarySet, *, dtype: torch.dtype = torch.float32
+    path: str | Path,
+    dictionary: Dictionary | Sequence[Dictionary] | DictionarySet,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
     """The folder written: one dictionary, or those of several layers.
 

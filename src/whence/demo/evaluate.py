@@ -1,8 +1,8 @@
 """How well a model does each task of the demo's grammar, and what each number means.
 
-Four metrics, always named beside the score: "top-1" (the answer has the largest logit of all), "right over wrong" (its logit
-beats that of the one wrong answer), "later on top" (the likeliest two digits make a later year) and "probability difference"
-(probability of later years minus that of the others). Cost: some seconds for 400 items a task.
+Four metrics, always named beside the score: "top-1" (the answer has the largest logit of all), "right over wrong" (its
+logit beats that of the one wrong answer), "later on top" (the likeliest two digits make a later year) and "probability
+difference" (of later years minus the others). Cost: some seconds for 400 items a task.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,9 +58,11 @@ def _attractor(r: Random) -> Item:
 
 
 TASKS = (
+    Task("agreement", "simple", "right over wrong", partial(grammar.agreement, kind="simple")),
     *(
         Task("agreement", kind, "right over wrong", partial(grammar.agreement, kind=kind, held_out=True), "noun pairs")
         for kind in AGREEMENT_KINDS
+        if kind != "simple"
     ),
     Task("agreement", "attractor", "right over wrong", _attractor, "noun pairs"),
     Task("indirect object", "seen pairs", "right over wrong", grammar.indirect_object),

@@ -1,16 +1,18 @@
 """The words of the demo's grammar: plain lists, each a pool that the tasks of `grammar` draw from.
 
-A noun is a pair (singular, plural), a verb (third person singular, plural). A word belongs to one state or country only,
-so that every fact has one answer. Knows nothing of sentences or of tokens.
+A noun is a pair (singular, plural), a verb (third person singular, plural). A city belongs to one state or country
+only, so that every fact has one answer. Knows nothing of sentences or of tokens.
 """
 
 words = str.split
 
 MALE = words(
-    "John Tom James Mark Paul David Peter Kevin Brian Robert Daniel Simon Adam Henry Jack Luke Frank George Oscar Victor"
+    "John Tom James Mark Paul David Peter Kevin Brian Robert Daniel Simon Adam Henry Jack Luke Frank George Oscar "
+    "Victor"
 )
 FEMALE = words(
-    "Mary Anna Sarah Emma Laura Alice Julia Karen Linda Susan Rachel Nancy Grace Helen Clara Diana Ruth Lucy Sophie Martha"
+    "Mary Anna Sarah Emma Laura Alice Julia Karen Linda Susan Rachel Nancy Grace Helen Clara Diana Ruth Lucy Sophie "
+    "Martha"
 )
 NAMES = MALE + FEMALE
 MALE_ROLES = words("king actor waiter father brother uncle prince man boy")
@@ -33,11 +35,10 @@ THINGS = [
     )
 ]
 TRANSITIVE = [
-    (word, word.removesuffix("s")) for word in words("likes hates knows admires avoids follows helps blames visits calls")
+    (word, word.removesuffix("s"))
+    for word in words("likes hates knows admires avoids follows helps blames visits calls")
 ]
-INTRANSITIVE = [
-    (word, word.removesuffix("s")) for word in words("walks sings laughs sleeps waits smiles works runs")
-]
+INTRANSITIVE = [(word, word.removesuffix("s")) for word in words("walks sings laughs sleeps waits smiles works runs")]
 BE = [("is", "are"), ("was", "were"), ("has been", "have been"), ("seems", "seem")]
 ADVERBS = words("slowly quietly often today again outside alone loudly")
 ADJECTIVES = words("tall happy old young tired rich busy famous clever calm")
@@ -98,11 +99,14 @@ COUNTRIES = {
     "Thailand": words("Bangkok Phuket Pattaya Thai"),
 }
 
-_PAIRS = "hot cold big small fast slow up down left right open closed early late hard soft light dark rich poor".split()
-_PAIRS += "loud quiet full empty wet dry high low near far first last".split()
-OPPOSITES = dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True)) | dict(zip(_PAIRS[1::2], _PAIRS[::2], strict=True))
+_OPPOSITES = words(
+    "hot/cold big/small fast/slow up/down left/right open/closed early/late hard/soft light/dark rich/poor loud/quiet "
+    "full/empty wet/dry high/low near/far first/last"
+)
+OPPOSITES = dict(pair.split("/") for pair in _OPPOSITES) | dict(pair.split("/")[::-1] for pair in _OPPOSITES)
 NUMBERS = words(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen"
 )
 LIST_WORDS = sorted({*OBJECTS, *PLACES, *THING_ADJECTIVES, *ADJECTIVES, *(form for pair in THINGS for form in pair)})
 

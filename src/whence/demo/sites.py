@@ -1,34 +1,46 @@
-"""Reading and replacing what passes four sites of the demo's own models: the MLP's input and output, the attention's output
-and the stream after a block. Plain forward hooks, removed also on errors.
+"""Reading and replacing what passes four sites of the demo's own models, with forward hooks that are always removed.
+
+The sites are the MLP's input and output, the attention's output and the stream after a block.
 
 Position 0 (`<bos>`) is neither recorded nor replaced: its activations are an attention sink many times larger than the
 others', the same in every prompt, and no dictionary should spend features on it.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, ExitStack
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from whence.components.dictionaries import CrossLayerTranscoder
+from whence.components.dictionaries import CrossLayerTranscoder, Site
 from whence.components.loading import DictionarySet
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-DemoSite = Literal["mlp_in", "mlp_out", "attn_out", "resid_post"]
-Rebuild = Callable[[int, Tensor], Tensor]  # (layer, what is read there) -> what takes the place of the site's output
+ReadSite: TypeAlias = Site | Literal["mlp_in"]
+Rebuild: TypeAlias = Callable[
+    [int, Tensor], Tensor
+]  # (layer, what is read there) -> what takes the place of the site's output
+
+_MODULES = {"mlp_in": "mlp", "mlp_out": "mlp", "attn_out": "self_attn", "resid_post": ""}  # "" is the block itself
 
 
-def _module(model: "LlamaForCausalLM", site: DemoSite, layer: int) -> nn.Module:
-    block = model.model.layers[layer]
-    return {"mlp_in": block.mlp, "mlp_out": block.mlp, "attn_out": block.self_attn, "resid_post": block}[site]
+def _hooked(model: "LlamaForCausalLM", site: ReadSite, hook: Callable[[int, Any, Any], Any]) -> ExitStack:
+    """Return hooks on this site's module in every layer, called with (layer, arguments, output); close to remove."""
+    if site not in _MODULES:
+        raise ValueError(f"the demo's own hooks do not know the site {site!r}; they know {', '.join(_MODULES)}.")
+    hooks = ExitStack()
+    for layer, block in enumerate(model.model.layers):
+        module = block.get_submodule(_MODULES[site])
+        hooks.callback(module.register_forward_hook(lambda _, args, output, at=layer: hook(at, args, output)).remove)
+    return hooks
 
 
-def _at(site: DemoSite, args: tuple[Any, ...], output: Any) -> Tensor:
+def _at(site: ReadSite, args: tuple[Any, ...], output: Any) -> Tensor:
     """Return the site's value in a hook; the attention returns its output beside its weights."""
     if site == "mlp_in":
         return args[0]
@@ -37,56 +49,45 @@ def _at(site: DemoSite, args: tuple[Any, ...], output: Any) -> Tensor:
 
 @torch.no_grad()
 def record(
-    model: "LlamaForCausalLM", ids: Int[Tensor, "document pos"], site: DemoSite, *, batch: int = 128
+    model: "LlamaForCausalLM", ids: Int[Tensor, "document pos"], site: ReadSite, *, batch: int = 128
 ) -> Float[Tensor, "layer token d_model"]:
     """Return what passed a site at every token but the first of each document."""
     chunks: list[Tensor] = []
-    for part in ids.split(batch):
-        seen: dict[int, Tensor] = {}
-        with ExitStack() as hooks:
-            for layer in range(len(model.model.layers)):
-
-                def keep(_: nn.Module, args: Any, output: Any, layer: int = layer) -> None:
-                    seen[layer] = _at(site, args, output)[:, 1:].flatten(0, 1)
-
-                hooks.callback(_module(model, site, layer).register_forward_hook(keep).remove)
+    seen: list[Tensor] = []
+    with _hooked(model, site, lambda _, args, output: seen.append(_at(site, args, output)[:, 1:].flatten(0, 1))):
+        for part in ids.split(batch):
+            seen.clear()
             model(part)
-        chunks.append(torch.stack([seen[layer] for layer in sorted(seen)]))
+            chunks.append(torch.stack(seen))
     return torch.cat(chunks, 1)
 
 
 @contextmanager
 def replaced(
-    model: "LlamaForCausalLM", reads: DemoSite, writes: DemoSite, rebuild: Rebuild, layers: tuple[int, ...]
-) -> Iterator[None]:
+    model: "LlamaForCausalLM", reads: ReadSite, writes: Site, rebuild: Rebuild, layers: tuple[int, ...]
+) -> Generator[None]:
     """Within the block, the model runs with these layers' outputs at `writes` rebuilt; other layers are only read."""
-    with ExitStack() as hooks:
-        for layer in range(len(model.model.layers)):
 
-            def swap(_: nn.Module, args: Any, output: Any, layer: int = layer) -> Any:
-                old, new = _at(writes, args, output), rebuild(layer, _at(reads, args, output))
-                if layer not in layers:
-                    return None
-                whole = torch.cat([old[:, :1], new[:, 1:]], 1)
-                return (whole, *output[1:]) if isinstance(output, tuple) else whole
+    def swap(layer: int, args: Any, output: Any) -> Any:
+        old, new = _at(writes, args, output), rebuild(layer, _at(reads, args, output))
+        if layer not in layers:
+            return None
+        whole = torch.cat([old[:, :1], new[:, 1:]], 1)
+        return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
-            hooks.callback(_module(model, writes, layer).register_forward_hook(swap).remove)
+    with _hooked(model, writes, swap):
         yield
 
 
 def rebuilder(dictionaries: DictionarySet) -> Rebuild:
     """Return the function that puts dictionaries in a site's place, layers in rising order within one forward pass."""
     first = dictionaries.dictionaries[0]
-    if isinstance(first, CrossLayerTranscoder):
-        return _CrossLayer(first)
+    return _CrossLayer(first) if isinstance(first, CrossLayerTranscoder) else partial(_one_layer, dictionaries)
 
-    def through(layer: int, x: Tensor) -> Tensor:
-        found = dictionaries[layer]
-        if isinstance(found, CrossLayerTranscoder):
-            raise TypeError("a set holds one kind only")
-        return found.decode(found.encode(x))
 
-    return through
+def _one_layer(dictionaries: DictionarySet, layer: int, x: Tensor) -> Tensor:
+    found = dictionaries[layer]
+    return found.decode(found.encode(x))
 
 
 class _CrossLayer:

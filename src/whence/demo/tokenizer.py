@@ -1,19 +1,19 @@
 """The demo's tokenizer: one token a word, with the leading space inside it as in GPT-like tokenizers.
 
-A token of the vocabulary that begins a word is written "▁Austin", where "▁" stands for the space before it. A text is cut so:
+A token that begins a word is written "▁Austin", where "▁" stands for the space before it. A text is cut so:
 
-1. A space is put before a text that begins with a letter ("The" and " The" are one token, so no word has two forms).
+1. A space is put before a text that begins with a letter ("The" and " The" are one token: no word has two forms).
 2. Every space becomes "▁".
-3. The text is cut into `▁`+letters, `▁`+two digits, and single marks. So " Austin" is the one token "▁Austin", a year " 1741"
-   is the two pieces "▁17" and "41", and "42" without a space is one token.
+3. The text is cut into words, two digits (either with the "▁" before it, if there is one) and single marks. So
+   " Austin" is the one token "▁Austin", " 1741" is the two pieces "▁17" and "41", and "42" without a space is one.
 4. `<bos>` goes in front, unless `add_special_tokens=False`.
 
-Decoding turns "▁" back into a space and keeps the first one, so the text of the single token "▁Austin" is " Austin", and a
-decoded sentence begins with a space; encoding it again gives the same ids.
+Decoding turns "▁" back into a space and keeps the first one, so the text of the single token "▁Austin" is " Austin",
+and a decoded sentence begins with a space; encoding it again gives the same ids.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 

@@ -5,12 +5,25 @@ Cost: one Python call per hooked module and forward pass. Knows nothing of what 
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
 
 After = Callable[[tuple[Any, ...], dict[str, Any], Any], Any]
 Before = Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]
+
+_paused: ContextVar[bool] = ContextVar("whence_hooks_paused", default=False)
+
+
+@contextmanager
+def hooks_paused() -> Iterator[None]:
+    """Call modules without being heard: for asking one module a question while the model is being recorded."""
+    token = _paused.set(True)
+    try:
+        yield
+    finally:
+        _paused.reset(token)
 
 
 @contextmanager
@@ -25,10 +38,10 @@ def hooked(
     """
 
     def wrap_after(function: After) -> Callable[..., Any]:
-        return lambda _, args, kwargs, output: function(args, kwargs, output)
+        return lambda _, args, kwargs, output: None if _paused.get() else function(args, kwargs, output)
 
     def wrap_before(function: Before) -> Callable[..., Any]:
-        return lambda _, args, kwargs: function(args, kwargs)
+        return lambda _, args, kwargs: None if _paused.get() else function(args, kwargs)
 
     with ExitStack() as stack:
         for module, function in after:

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from whence.model.hooks import hooks_paused
+
 ROWS_AT_ONCE = 1024  # covectors per vector-Jacobian product: bounds the module's activations
 
 
@@ -30,8 +32,9 @@ def is_plain(module: nn.Module) -> bool:
 
 
 def weight_of(module: Any) -> Float[Tensor, "out in"]:
-    """The matrix of a plain module, rows being outputs whichever way it is stored."""
-    return module.weight if isinstance(module, nn.Linear) else module.weight.T
+    """The matrix of a plain module, rows being outputs whichever way it is stored; it carries no gradient."""
+    weight = module.weight.detach()
+    return weight if isinstance(module, nn.Linear) else weight.T
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -55,7 +58,7 @@ def pull_linear(module: nn.Module, covector: Float[Tensor, "*rows out"], width: 
 
 
 def _vjp(module: nn.Module, covector: Float[Tensor, "rows out"], width: int) -> Float[Tensor, "rows in"]:
-    with torch.enable_grad():
+    with torch.enable_grad(), hooks_paused():
         point = torch.zeros(len(covector), width, dtype=_input_dtype(module), device=covector.device)
         output = module(point.requires_grad_())
         (gradient,) = torch.autograd.grad(output, point, covector.to(output))
@@ -66,8 +69,8 @@ def constant_of(module: nn.Module, width: int, like: Tensor) -> Float[Tensor, " 
     """The module's value at zero, in the dtype and on the device of `like`; None where there is plainly none."""
     if is_plain(module):
         bias = module.bias
-        return bias.to(like) if isinstance(bias, Tensor) else None
-    with torch.no_grad():
+        return bias.detach().to(like) if isinstance(bias, Tensor) else None
+    with torch.no_grad(), hooks_paused():
         return module(torch.zeros(1, width, dtype=_input_dtype(module), device=like.device))[0].to(like)
 
 

@@ -47,6 +47,7 @@ class Check:
         return self.error <= self.bound
 
 
+@torch.no_grad()
 def self_check(layout: Layout, vocab_size: int) -> list[Check]:
     """Every line that the model's entry makes testable."""
     batch = _few_tokens(layout, vocab_size)
@@ -165,8 +166,18 @@ def _frozen_checks(layout: Layout, batch: Batch, real: Tensor, bound: float) -> 
     moved = (up - held).double().norm(dim=-1).clamp_min(1e-30)
     bend = (up.double() + down.double() - 2 * held.double()).norm(dim=-1) / moved
     return [
-        Check("frozen", "holding norms and patterns leaves the forward pass alone", _relative(held - plain, plain, real), bound),
-        Check("affine", "held norms and patterns stay constant under a step", float(bend[real.to(bend.device)].max()), bound),
+        Check(
+            "frozen",
+            "holding norms and patterns leaves the forward pass alone",
+            _relative(held - plain, plain, real),
+            bound,
+        ),
+        Check(
+            "affine",
+            "held norms and patterns stay constant under a step",
+            float(bend[real.to(bend.device)].max()),
+            bound,
+        ),
     ]
 
 

@@ -65,7 +65,7 @@ def token_text(tokenizer: Any, id: int) -> str:
         return piece  # tokenizers disagree on spaces around special tokens, and none belongs to the token
     once, twice = (tokenizer.decode([id] * n, clean_up_tokenization_spaces=False) for n in (1, 2))
     text = twice.removeprefix(once) if twice.startswith(once) else once
-    return text or piece
+    return text or piece  # a label must show something
 
 
 def tokens_text(tokenizer: Any, ids: Iterable[SupportsIndex]) -> tuple[str, ...]:
@@ -89,14 +89,11 @@ def _encoded(tokenizer: Any, token: str) -> int:
         raise ValueError(
             f"{token!r} is {len(ids)} tokens here{_split(tokenizer, ids)}. {_advice(tokenizer, token, ids)}"
         )
-    if _is_unknown(tokenizer, token, ids[0]):
+    # A lone "<unk>" may be meant: only other text that becomes it is a mistake.
+    if ids[0] == tokenizer.unk_token_id and token.strip() != tokenizer.unk_token:
         text = f"{token!r} is not in the vocabulary (it becomes {tokenizer.unk_token!r})"
         raise ValueError(f"{text}. {_advice(tokenizer, token, [])}")
     return ids[0]
-
-
-def _is_unknown(tokenizer: Any, token: str, id: int) -> bool:
-    return id == tokenizer.unk_token_id and token.strip() != tokenizer.unk_token
 
 
 def _split(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -105,17 +102,20 @@ def _split(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def _advice(tokenizer: Any, token: str, ids: Sequence[int]) -> str:
-    """What to give instead: the same word with or without its space, or else the first token of the split."""
+    """What to give instead: the word with or without its space, the id if only an id can say it, or a part of it."""
     other = token[1:] if token.startswith(" ") else f" {token}"
-    if _is_one_token(tokenizer, other):
+    if _is_known_word(tokenizer, other):
         return f"Did you mean {other!r}? That is one token."
-    example = next((text for text in tokens_text(tokenizer, ids[:_SHOWN]) if _is_one_token(tokenizer, text)), None)
+    parts = tokens_text(tokenizer, ids[:_SHOWN])
+    if len(ids) == 2 and parts[1] == token:
+        return f"Inside a text it is one token: give its id, {ids[1]}."
+    example = next((text for text in parts if _is_known_word(tokenizer, text)), None)
     return f"Give one token{f' (e.g. {example!r})' if example else ''} or an id."
 
 
-def _is_one_token(tokenizer: Any, text: str) -> bool:
+def _is_known_word(tokenizer: Any, text: str) -> bool:
     ids = tokenizer.encode(text, add_special_tokens=False) if text.strip() else []
-    return len(ids) == 1 and not _is_unknown(tokenizer, text, ids[0])
+    return len(ids) == 1 and ids[0] != tokenizer.unk_token_id
 
 
 def _piece(tokenizer: Any, id: int) -> str | None:

@@ -64,6 +64,7 @@ class Wanted:
     sublayers: bool = False  # input and output of whole sublayers, with every write
     streams: frozenset[int] = field(default_factory=frozenset[int])  # the stream after these layers
     scales: bool = False  # 1 / sigma of every norm that a sublayer reads through, and of every post-norm
+    around: frozenset[nn.Module] = field(default_factory=frozenset[nn.Module])  # input and output of these modules
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +77,11 @@ class Trace:
     position: Float[Tensor, "example asked d_model"] | None
     final: Around  # the final norm
     logits: Float[Tensor, "example kept vocab"]
+    raw: Float[Tensor, "example kept vocab"]  # the output embedding's own: before scale and softcap
     writes: tuple[Write, ...] = ()
     streams: dict[int, Float[Tensor, "example asked d_model"]] = field(default_factory=dict[int, Tensor])
     scales: dict[nn.Module, Float[Tensor, "example asked"]] = field(default_factory=dict[nn.Module, Tensor])
+    around: dict[nn.Module, Around] = field(default_factory=dict[nn.Module, Around])
 
 
 def record(
@@ -139,6 +142,7 @@ class _Recorder:
         self.single: dict[str, Any] = {}
         self.streams: dict[int, Tensor] = {}
         self.scales: dict[nn.Module, Tensor] = {}
+        self.modules: dict[nn.Module, Around] = {}
         self.by_attention = {writer.module: writer for writer in layout.attention}
 
     def take(self, tensor: Tensor) -> Tensor:
@@ -171,7 +175,11 @@ class _Recorder:
         def final(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             self.single["final"] = self.around(args, kwargs, output)
 
-        hooks: list[tuple[nn.Module, After]] = [(layout.final_norm, final)]
+        def raw(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            self.single["raw"] = output
+
+        hooks: list[tuple[nn.Module, After]] = [(layout.final_norm, final), (layout.head, raw)]
+        hooks += [(module, self.around_taker(module)) for module in wanted.around]
         if layout.position is not None:
             hooks.append((layout.position, lambda _, __, output: self.single.update(position=self.take(output))))
         for writer in layout.writers:
@@ -213,6 +221,9 @@ class _Recorder:
 
     def stream_taker(self, layer: int) -> After:
         return lambda _, __, output: self.streams.update({layer: self.take(main_output(output))})
+
+    def around_taker(self, module: nn.Module) -> After:
+        return lambda args, kwargs, output: self.modules.update({module: self.around(args, kwargs, output)})
 
     def scale_taker(self, norm: nn.Module) -> After:
         def take(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -269,7 +280,9 @@ class _Recorder:
             position=position,
             final=self.single["final"],
             logits=logits,
+            raw=self.single["raw"],
             writes=writes,
             streams=self.streams,
             scales=self.scales,
+            around=self.modules,
         )

@@ -42,7 +42,7 @@ RULES: dict[str, Rule] = {
     "attn": Rule(source=True),
     **dict.fromkeys((f"{site}.feature" for site in (*SITES, "embed")), _UNIT),
     **dict.fromkeys((f"{place}.error" for place in (*SITES, "embed", "mlp")), _WHOLE),
-    **dict.fromkeys((f"{place}.bias" for place in (*SITES, "embed", "attn", "mlp", "moe", "ssm")), _WHOLE),
+    **dict.fromkeys((f"{place}.bias" for place in (*SITES, "embed", *SUBLAYERS)), _WHOLE),
     **dict.fromkeys(("final_norm.bias", "output.bias"), _CONSTANT),
     **dict.fromkeys(("rest", "remainder", "nonlinear"), _CLOSING),
     **dict.fromkeys(MATRICES, _UNIT),

@@ -1,7 +1,7 @@
 """A run of rows that differ in their unit only, so that a table need not build a node per neuron.
 
-GPT-2 has 36,864 neurons: a table of them carries twelve runs, each a template node and the units that stand in it. Row u
-of a run, with `inner` = n, has
+GPT-2 has 36,864 neurons: a table of them carries twelve runs, each a template node and the units that stand in it.
+Row u of a run, with `inner` = n, has
 
     n None: index u        n, axis "index": index (u // n, u % n)        n, axis "source": index u // n, source u % n
 """

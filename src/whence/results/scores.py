@@ -17,7 +17,7 @@ from torch import Tensor
 
 from whence.errors import FileFormatError
 from whence.results import store
-from whence.results.checks import complaint
+from whence.results.checks import check_list, check_numbers
 from whence.results.keys import Node
 from whence.results.rows import Keys
 from whence.results.runs import Run
@@ -65,12 +65,11 @@ class Scores:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wrong = complaint(self.values, self.target, len(self.keys), self.axes)
-        if wrong:
-            raise ValueError(wrong)
+        check_numbers(len(self.keys), self.values, self.target, self.axes)
         sizes = dict(zip(self.axes, self.values.shape, strict=True))
-        targets, positions = sizes.get("target", 1), sizes.get("position", 1)
-        ...
+        check_list("target_labels", self.target_labels, sizes["example"], (sizes.get("target", 1),))
+        check_list("tokens", self.tokens, sizes["example"], None)
+        check_list("positions", self.positions, sizes["example"], (sizes.get("position", 1), 0))
 
     @property
     def remainder(self) -> Float64[Tensor, "example *rest"]:
@@ -126,3 +125,125 @@ class Scores:
             rest = self.values[others].sum(0, keepdim=True, dtype=torch.float64).to(values.dtype)
             nodes, values = [*nodes, REST], torch.cat([values, rest])
         return replace(self, keys=Keys.of(nodes), values=values)
+
+    def table(self, k: int | None = None) -> "rich.table.Table":
+        """A table for the terminal: the strongest rows as bars, and the ledger below them.
+
+        Args:
+            k: Rows to show before `rest`; None shows 15, or everything when the rows were chosen by `top`.
+
+        Example:
+            >>> rich.print(scores.table(5))  # doctest: +SKIP
+        """
+        from whence.results.render import table  # rendering reads Scores, so it cannot be imported by it
+
+        return table(self, k)
+
+    def plot(self, path: str | Path | None = None, *, k: int | None = None) -> "matplotlib.figure.Figure":
+        """A picture of the strongest rows, with the ledger below them.
+
+        Args:
+            path: Where to save it as well: .png, .svg or .pdf.
+            k: Rows to show before `rest`, as in `table`.
+
+        Raises:
+            ImportError: No matplotlib: pip install 'whence[plot]'.
+            ValueError: A suffix that is none of those.
+
+        Example:
+            >>> figure = scores.plot("parts.png")  # doctest: +SKIP
+        """
+        from whence.results.plot import plot
+
+        return plot(self, path, k)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """One row per node × example × position × target: key, its fields, where, and the value.
+
+        Raises:
+            ImportError: No pandas: pip install pandas.
+
+        Example:
+            >>> scores.to_pandas().groupby("layer")["value"].sum()  # doctest: +SKIP
+        """
+        from whence.results.frame import frame
+
+        return frame(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything in JSON's types, keys printed and numbers as nested lists. Large tables belong in `save`.
+
+        Example:
+            >>> json.dumps(scores.top(5).to_json())  # doctest: +SKIP
+        """
+        numbers = {name: getattr(self, name).tolist() for name in ("values", "target", "remainder")}
+        return {"keys": [str(key) for key in self.keys], **numbers, **self._lists(), "provenance": self.provenance}
+
+    def save(self, path: str | Path) -> Path:
+        """The folder it was saved to: result.json and a safetensors file, bit-equal when loaded again.
+
+        Args:
+            path: Folder to make, or a result of whence to replace.
+
+        Raises:
+            FileFormatError: Something else is there; choose another path.
+
+        Example:
+            >>> scores.save("runs/austin")  # doctest: +SKIP
+        """
+        meta = {"runs": [run.to_json() for run in self.keys.runs], **self._lists(), "provenance": self.provenance}
+        return store.write(path, "scores", meta, {"values": self.values, "target": self.target})
+
+    @staticmethod
+    def load(path: str | Path) -> "Scores":
+        """Scores that `save` wrote; needs neither the model nor transformers.
+
+        Args:
+            path: The folder.
+
+        Raises:
+            FileFormatError: Not scores, damaged, or of a newer version (upgrade whence).
+
+        Example:
+            >>> Scores.load("runs/austin").top(5)  # doctest: +SKIP
+        """
+        record = store.read(path, "scores")
+        try:
+            lists = {name: _tuples(record.meta[name]) for name in _LISTS}
+            keys = Keys(Run.from_json(run) for run in record.meta["runs"])
+            return Scores(keys, **record.tensors, **lists, provenance=record.meta["provenance"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{path} does not describe scores: {error}.") from error
+
+    def _lists(self) -> dict[str, Any]:
+        return {name: _jsonable(getattr(self, name)) for name in _LISTS}
+
+    def __repr__(self) -> str:
+        from whence.results.render import line
+
+        return line(self)
+
+    def __rich__(self) -> "rich.table.Table":
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        from whence.results.html import html
+
+        return html(self)
+
+
+def _same(lists: tuple[tuple[Any, ...], ...]) -> tuple[Any, ...]:
+    """What all examples have, or () when they differ."""
+    return lists[0] if len(set(lists)) == 1 else ()
+
+
+def _shared(labels: tuple[str, ...]) -> str:
+    return labels[0] if len(set(labels)) == 1 else f"mean of {len(labels)} targets"
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+def _jsonable(value: Any) -> Any:
+    return [_jsonable(entry) for entry in value] if isinstance(value, tuple) else value

@@ -85,7 +85,7 @@ class AttributionTargets:
         chosen = choose(attribution_targets, model, probabilities, max_n_logits, desired_logit_prob)
         self._set(chosen.targets, chosen.weights, chosen.vectors, model.vocab_size)
         total = chosen.weights.sum().item()
-        logger.info("Attribution targets: %d %s with %s %.4f", len(self), chosen.what, chosen.total, total)
+        logger.info("Attribution targets (%s): %d, %s %.4f", chosen.what, len(self), chosen.total, total)
 
     def _set(self, targets: tuple[LogitTarget, ...], weights: Tensor, vectors: Tensor, vocab_size: int) -> None:
         # The one place that fills a frozen instance.

@@ -1,0 +1,68 @@
+"""The report of a training run: tables for a person, `report.json` for a program, from the same data."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from whence.demo.evaluate import TaskScore
+from whence.demo.measure import DictionaryScore
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one run of training made, and how good it is.
+
+    `about` holds the seed, the recipes, the versions, the CPU seconds and the model's own loss in nats; `in_place`
+    holds the task scores with a set of dictionaries in the place of every MLP, by the set's name.
+    """
+
+    about: dict[str, Any]
+    tasks: Sequence[TaskScore]
+    dictionaries: Sequence[DictionaryScore]
+    in_place: dict[str, Sequence[TaskScore]]
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, numbers rounded to what they can mean."""
+        rows = {
+            "about": self.about,
+            "tasks": [asdict(score) for score in self.tasks],
+            "dictionaries": [_rounded(asdict(score)) for score in self.dictionaries],
+            "in_place": {name: [asdict(score) for score in scores] for name, scores in self.in_place.items()},
+        }
+        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        path.chmod(0o644)
+
+    def __rich__(self) -> Group:
+        return Group(self._task_table(), self._dictionary_table())
+
+    def _task_table(self) -> Table:
+        table = Table(title=f"Tasks (loss {self.about['loss']:.3f} nats a token)", title_justify="left")
+        for column in ("task", "metric", "never in training"):
+            table.add_column(column)
+        for column in ("items", "model", *self.in_place):
+            table.add_column(column, justify="right")
+        for row, score in enumerate(self.tasks):
+            others = (f"{scores[row].score:.3f}" for scores in self.in_place.values())
+            what = f"{score.family}, {score.variety}" if score.variety else score.family
+            table.add_row(what, score.metric, score.held_out, str(score.items), f"{score.score:.3f}", *others)
+        return table
+
+    def _dictionary_table(self) -> Table:
+        table = Table(title="Dictionaries (each layer replaced alone, then all at once)", title_justify="left")
+        table.add_column("dictionary")
+        for column in ("layer", "FVU", "L0", "dead", "nats lost", "loss recovered"):
+            table.add_column(column, justify="right")
+        for score in self.dictionaries:
+            layer = "all" if score.layer is None else str(score.layer)
+            numbers = f"{score.fvu:.4f}", f"{score.l0:.1f}", f"{score.dead:.1%}", f"{score.nats_lost:+.4f}"
+            table.add_row(score.name, layer, *numbers, f"{score.loss_recovered:.2%}", end_section=score.layer is None)
+        return table
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()}

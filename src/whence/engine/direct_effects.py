@@ -1,0 +1,263 @@
+"""The direct effects of every part of a model on a number read linearly from the stream: one forward pass, one ledger.
+
+value = u . N(x) + constant (+ nonlinear), N a norm held at its scale and x the sum of what was written before it, so
+
+    value = sum_parts v . write(part) + bias_N . u + constant (+ nonlinear),      v = C(gamma * u) / sigma.
+
+Where u is known before the forward pass each write is scored as it happens and let go; else the asked rows of what writers
+read are kept until u is known. Cost: see ledger.py. The sum is not checked here; the job that asks does that.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from whence.components.dictionaries import Dictionary
+from whence.engine.features import Features, place_features
+from whence.engine.functional import Functional, from_known, from_logits, known_before, own_logits
+from whence.engine.ledger import Ledger
+from whence.engine.reading import Reading, preactivation, reading_of, stream_after
+from whence.engine.strongest import Strongest
+from whence.engine.table import Granularity, Table, make_table, writer_runs
+from whence.engine.value_bias import value_biases
+from whence.model.batch import Batch
+from whence.model.layout import Writer
+from whence.model.linear import is_plain
+from whence.model.model import Model
+from whence.model.norms import NormMap, probe_norm
+from whence.model.trace import Around, Trace, Wanted, Write, record
+from whence.results.keys import Node
+from whence.results.runs import Run
+from whence.targets.resolve import DirectionTargets, MetricTargets, Resolved, TokenTargets
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is wanted of a model."""
+
+    batch: Batch
+    rows: Int[Tensor, "example asked"]
+    resolved: Resolved
+    by: Granularity
+    dictionaries: tuple[Dictionary, ...] = ()
+    fold_value_bias: bool = False
+    top: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """A filled ledger, rows last, and the number it explains.
+
+    Args:
+        own: the model's own number at the last asked row of each prompt, where `functional` did not get it from the logits.
+    """
+
+    runs: tuple[Run, ...]
+    scores: Float[Tensor, "example asked target row"]
+    functional: Functional
+    trace: Trace
+    own: Float[Tensor, "example one target"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What follows from a request before anything runs."""
+
+    model: Model
+    request: Request
+    reading: Reading
+    features: Features
+    writers: frozenset[Writer]
+    table: Table
+
+    @property
+    def stream_rows(self) -> int:
+        """Rows of the stream, which stand before those of constants."""
+        return min(slot.start for name, slot in self.table.slots.items() if name in CONSTANTS) if self.constants else self.table.size
+
+    @property
+    def constants(self) -> list[str]:
+        """Names of the constant rows."""
+        return [name for name in CONSTANTS if name in self.table.slots]
+
+
+CONSTANTS = ("norm_bias", "constant", "nonlinear")
+
+
+@torch.no_grad()
+def direct_effects(model: Model, request: Request) -> Effects:
+    """Every part's direct effect on the number that was asked for."""
+    plan = _plan(model, request)
+    vectors = None if request.top is not None else known_before(model, request.resolved)
+    return _kept(plan) if vectors is None else _streamed(plan, vectors)
+
+
+# ------------------------------------------------------------ before the pass
+def _plan(model: Model, request: Request) -> _Plan:
+    layout = model.layout
+    reading = reading_of(layout, request.resolved, request.dictionaries)
+    features = place_features(layout, request.dictionaries if request.by == "feature" else (), model.d_model)
+    writers = frozenset(w for w in layout.writers if features.start <= (w.layer, w.stage) < reading.place)
+    runs: dict[str, Run] = features.stream_runs()
+    if features.in_stream is None:
+        runs["embed"] = Run(Node("embed"))
+        if layout.position is not None:
+            runs["pos_embed"] = Run(Node("pos_embed"))
+    for writer in layout.writers:
+        if writer in writers:
+            runs |= features.runs(writer) or writer_runs(layout, writer, request.by, request.batch.ids.shape[1])
+    return _Plan(model, request, reading, features, writers, make_table(runs | _constant_runs(model, request, reading)))
+
+
+def _constant_runs(model: Model, request: Request, reading: Reading) -> dict[str, Run]:
+    if reading.unit is not None:
+        layer, _, site = reading.site.partition(".")
+        return {"constant": Run(Node(f"{site}.bias", int(layer)))}
+    runs: dict[str, Run] = {}
+    if any(name == "bias" for name, _ in model.layout.final_norm.named_parameters()):
+        runs["norm_bias"] = Run(Node("final_norm.bias"))
+    head = model.layout.head
+    if not isinstance(request.resolved, DirectionTargets) and (not is_plain(head) or head.bias is not None):
+        runs["constant"] = Run(Node("output.bias"))
+    if isinstance(request.resolved, MetricTargets):
+        runs["nonlinear"] = Run(Node("nonlinear"))
+    return runs
+
+
+# ------------------------------------------------------------ the two ways through
+def _streamed(plan: _Plan, vectors: Float[Tensor, "_ _ target d_model"]) -> Effects:
+    """Score writes as they happen. Logits are computed at one row a prompt only."""
+    resolved = plan.request.resolved
+    assert isinstance(resolved, TokenTargets | DirectionTargets)
+    norm = probe_norm(plan.model.layout.final_norm, plan.model.d_model)
+    ledger = _ledger(plan, plan.table, norm.pull(vectors))
+    trace = _record(plan, lambda write: _score(plan, ledger, write), keep=plan.request.rows[:, -1:])
+    functional = from_known(plan.model, resolved, vectors, trace)
+    _score_stream(plan, ledger, trace)
+    inverse = norm.inverse_scale(trace.final.input, trace.final.output).to(ledger.scores)
+    ledger.scores[..., : plan.stream_rows] *= inverse[..., None, None]
+    _score_constants(plan, ledger, functional, norm)
+    own = own_logits(resolved, trace) if isinstance(resolved, TokenTargets) else None
+    return Effects(plan.table.runs, ledger.scores, functional, trace, own)
+
+
+def _kept(plan: _Plan) -> Effects:
+    """Keep the asked rows of what writers read, and score them once the direction is known."""
+    by_logits = plan.reading.unit is None
+    trace = _record(plan, None, keep=plan.request.rows if by_logits else plan.request.rows[:, -1:])
+    if by_logits:
+        functional = _from_trace(plan, trace)
+    else:
+        functional = preactivation(plan.model, plan.reading, trace)
+    norm, inverse = _norm_and_scale(plan, trace)
+    # A cross-layer feature's score is complete only after the last layer, so features are thinned out at the end.
+    early = plan.request.top is not None and plan.request.by != "feature"
+    strongest = Strongest(plan.request.top) if early and plan.request.top is not None else None
+    stored = make_table(_without_units(plan.table)) if strongest else plan.table
+    covector = functional.vectors if norm is None else norm.pull(functional.vectors)
+    ledger = _ledger(plan, stored, covector, inverse, strongest)
+    for write in trace.writes:
+        _score(plan, ledger, write)
+    _score_stream(plan, ledger, trace)
+    _score_constants(plan, ledger, functional, norm)
+    effects = Effects(stored.runs, ledger.scores, functional, trace)
+    if strongest is not None:
+        return _with_strongest(effects, ledger.scores, strongest)
+    return effects if plan.request.top is None else _thinned(plan, effects, plan.request.top)
+
+
+def _from_trace(plan: _Plan, trace: Trace) -> Functional:
+    vectors, resolved = known_before(plan.model, plan.request.resolved), plan.request.resolved
+    if vectors is None or not isinstance(resolved, TokenTargets | DirectionTargets):
+        return from_logits(plan.model, resolved, trace)
+    return from_known(plan.model, resolved, vectors, trace)
+
+
+def _norm_and_scale(plan: _Plan, trace: Trace) -> tuple[NormMap | None, Tensor | None]:
+    norm = plan.reading.norm
+    if norm is None:
+        return None, None
+    around: Around = trace.final if plan.reading.unit is None else trace.around[norm]
+    probed = probe_norm(norm, plan.model.d_model)
+    return probed, probed.inverse_scale(around.input, around.output)
+
+
+def _record(plan: _Plan, on_write: Callable[[Write], None] | None, keep: Tensor) -> Trace:
+    streams = {layer for layer in (plan.features.stream, plan.reading.stream) if layer is not None and layer >= 0}
+    wanted = Wanted(
+        attention=plan.request.by == "source_token",
+        sublayers=any(dictionary.reads == "mlp_in" for dictionary in plan.features.at_writers.values()),
+        streams=frozenset(streams),
+        around=plan.reading.modules,
+    )
+    request = plan.request
+    return record(plan.model.layout, request.batch, request.rows, keep=keep, wanted=wanted, on_write=on_write)
+
+
+# ------------------------------------------------------------ filling the ledger
+def _ledger(
+    plan: _Plan, table: Table, covector: Tensor, inverse: Tensor | None = None, strongest: Strongest | None = None
+) -> Ledger:
+    rows, targets = plan.request.rows, covector.shape[2]
+    scores = torch.zeros(*rows.shape, targets, table.size, dtype=plan.model.accumulation, device=plan.model.device)
+    biases = value_biases(plan.model.layout) if plan.request.fold_value_bias else None
+    return Ledger(plan.table, covector, scores, plan.request.by, biases, inverse, strongest, stored=table)
+
+
+def _score(plan: _Plan, ledger: Ledger, write: Write) -> None:
+    if write.writer not in plan.writers:
+        return
+    if write.writer.key in plan.features.at_writers:
+        plan.features.add_write(ledger, write)
+    else:
+        ledger.add_write(write)
+
+
+def _score_stream(plan: _Plan, ledger: Ledger, trace: Trace) -> None:
+    """Embeddings, or the residual SAE that stands for them."""
+    if plan.features.in_stream is not None:
+        plan.features.add_stream(ledger, stream_after(trace, plan.features.stream))
+        return
+    ledger.add_vector("embed", trace.embedding)
+    if trace.position is not None:
+        ledger.add_vector("pos_embed", trace.position)
+
+
+def _score_constants(plan: _Plan, ledger: Ledger, functional: Functional, norm: NormMap | None) -> None:
+    shape = ledger.scores.shape[:3]
+    bias = None if norm is None else norm.constant(functional.vectors).expand(shape)
+    constant = functional.constant.expand(shape)
+    if plan.reading.unit is not None:  # one row holds the bias of the norm and of the unit
+        constant, bias = constant if bias is None else constant + bias, None
+    if bias is not None and "norm_bias" in plan.table.slots:
+        ledger.put_constant("norm_bias", bias)
+    if "constant" in plan.table.slots:
+        ledger.put_constant("constant", constant)
+    if functional.nonlinear is not None:
+        ledger.put_constant("nonlinear", functional.nonlinear)
+
+
+# ------------------------------------------------------------ the strongest alone
+def _without_units(table: Table) -> dict[str, Run]:
+    return {name: slot.run for name, slot in table.slots.items() if slot.run.units is None}
+
+
+def _with_strongest(effects: Effects, others: Tensor, strongest: Strongest) -> Effects:
+    runs, scores, rest = strongest.result()
+    everything = torch.cat([others, scores.to(others), rest.to(others)[..., None]], dim=-1)
+    return Effects((*effects.runs, *runs, Run(Node("rest"))), everything, effects.functional, effects.trace)
+
+
+def _thinned(plan: _Plan, effects: Effects, top: int) -> Effects:
+    strongest, others = Strongest(top), list[Tensor]()
+    for slot in plan.table.slots.values():
+        scores = effects.scores[..., slot.rows]
+        if slot.run.units is None:
+            others.append(scores)
+        else:
+            strongest.take(slot.run, scores)
+    runs = tuple(_without_units(plan.table).values())
+    return _with_strongest(Effects(runs, effects.scores, effects.functional, effects.trace), torch.cat(others, -1), strongest)

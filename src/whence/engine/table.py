@@ -1,0 +1,159 @@
+"""Which rows a ledger has: decided from the model's layout before anything runs, so that scores are written in place.
+
+Each writer gets one run of rows for its units (heads, neurons, experts ... or the whole write) and, where it has one, a row
+for its bias. Rows stand in the order of writing: embeddings, writers, constants.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from torch import nn
+
+from whence.errors import UnsupportedModelError
+from whence.model.experts import expert_sizes, has_bias
+from whence.model.layout import Layout, Writer
+from whence.model.linear import is_plain, weight_of
+from whence.results.keys import Node
+from whence.results.runs import Run
+
+Granularity: TypeAlias = Literal["component", "layer", "head", "source_token", "neuron", "expert", "channel", "feature"]
+GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A run of rows, and where it starts."""
+
+    run: Run
+    start: int
+
+    @property
+    def rows(self) -> slice:
+        """Of the ledger's last axis."""
+        return slice(self.start, self.start + len(self.run))
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The rows of a ledger."""
+
+    slots: dict[str, Slot]  # by name: a writer's key, that key + ".bias", "embed", ...
+    size: int
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """In row order."""
+        return tuple(slot.run for slot in self.slots.values())
+
+
+def make_table(runs: dict[str, Run]) -> Table:
+    """Rows laid out in the order given."""
+    slots: dict[str, Slot] = {}
+    start = 0
+    for name, run in runs.items():
+        slots[name] = Slot(run, start)
+        start += len(run)
+    return Table(slots, start)
+
+
+def writer_runs(layout: Layout, writer: Writer, by: Granularity, keys: int) -> dict[str, Run]:
+    """The rows of one writer.
+
+    Args:
+        layout: the model.
+        writer: the writer.
+        by: how finely it is told apart; a writer without such units stays whole.
+        keys: number of source tokens.
+    """
+    node = {"layer": writer.layer}
+    units: Run | None = None
+    if writer.name == "attn" and by == "head":
+        units = Run(Node("attn.head", index=0, **node), range(_heads(writer)))
+    elif writer.name == "attn" and by == "source_token":
+        units = Run(Node("attn.head", index=0, **node), range(_heads(writer) * keys), inner=keys, axis="source")
+    elif writer.name == "mlp" and by == "neuron":
+        units = Run(Node("mlp.neuron", index=0, **node), range(input_width(writer.write)))
+    elif writer.name == "moe" and by in ("expert", "neuron"):
+        experts, width = expert_sizes(writer.write)
+        if by == "expert":
+            units = Run(Node("moe.expert", index=0, **node), range(experts))
+        else:
+            units = Run(Node("moe.neuron", index=(0, 0), **node), range(experts * width), inner=width)
+    elif writer.name == "ssm" and by == "channel":
+        units = Run(Node("ssm.channel", index=0, **node), range(input_width(writer.write)))
+    elif writer.name == "ssm" and by == "head" and writer.heads:
+        units = Run(Node("ssm.head", index=0, **node), range(writer.heads))
+    runs = {writer.key: units or Run(Node(writer.name, **node))}
+    if _has_constant(writer):
+        runs[f"{writer.key}.bias"] = Run(Node(f"{writer.name}.bias", **node))
+    return runs
+
+
+def _heads(writer: Writer) -> int:
+    if not writer.heads or input_width(writer.write) % writer.heads:
+        raise NotImplementedError(
+            f"{writer.key} writes {input_width(writer.write)} channels, which do not split into {writer.heads} heads; "
+            "ask for by='component'"
+        )
+    return writer.heads
+
+
+def _has_constant(writer: Writer) -> bool:
+    """Whether the write holds a constant; a wrapped map may, so it gets the row."""
+    if writer.post_norm is not None and any(name == "bias" for name, _ in writer.post_norm.named_parameters()):
+        return True
+    if writer.name == "moe":
+        return has_bias(writer.write)
+    return not is_plain(writer.write) or writer.write.bias is not None
+
+
+def input_width(module: nn.Module) -> int:
+    """Number of input channels of a linear map.
+
+    Raises:
+        UnsupportedModelError: a wrapped map that does not say.
+    """
+    if is_plain(module):
+        return weight_of(module).shape[1]
+    width = getattr(module, "in_features", None)
+    if not isinstance(width, int):
+        raise UnsupportedModelError(f"{type(module).__name__} does not say how many inputs it has; give it `in_features`")
+    return width
+
+
+def refuse_meaningless(layout: Layout, by: Granularity) -> None:
+    """Refuse a granularity that no sublayer of the model has.
+
+    Raises:
+        NotImplementedError: naming the layer, what it holds, and what is available.
+    """
+    wants = {"head": ("attn",), "source_token": ("attn",), "neuron": ("mlp", "moe"), "expert": ("moe",), "channel": ("ssm",)}
+    if by not in wants:
+        return
+    names = {writer.name for writer in layout.writers}
+    fits = bool(names & set(wants[by])) or (by == "head" and any(w.heads for w in layout.writers))
+    if fits and (by != "source_token" or layout.architecture.patterns is not None):
+        return
+    first = layout.of(0)
+    held = " and ".join(writer.name for writer in first)
+    why = "its attention patterns cannot be read" if fits else f"layer 0 holds {held}, and no layer anything that has them"
+    raise NotImplementedError(
+        f"by={by!r} has no meaning for {type(layout.hf).__name__}: {why}. Available: {', '.join(available(layout))}"
+    )
+
+
+def available(layout: Layout) -> list[str]:
+    """The granularities that mean something for a model."""
+    names = {writer.name for writer in layout.writers}
+    found = ["component", "layer"]
+    if "attn" in names or any(writer.heads for writer in layout.writers):
+        found.append("head")
+    if "attn" in names and layout.architecture.patterns is not None:
+        found.append("source_token")
+    if names & {"mlp", "moe"}:
+        found.append("neuron")
+    if "moe" in names:
+        found.append("expert")
+    if "ssm" in names:
+        found.append("channel")
+    return found

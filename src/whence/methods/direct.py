@@ -1,0 +1,188 @@
+"""Direct logit attribution: which parts of the model wrote this logit?
+
+With the final norm held at the scale it had, the logit is linear in the final stream, and the stream is a sum of writes:
+
+    logit = sum_parts v . write(part) + constants,      v = C(gamma * u) / sigma,
+
+u the direction that reads the logit behind the norm, softcap and logit scale included. The parts sum to the model's own
+number; every call checks that against the forward pass and keeps the gap as the remainder.
+Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
+
+Cost: one forward pass, without the output embedding where the tokens are known, and one read of each writer's weight per
+direction. Knows nothing of indirect effects: what a part makes later parts write is on their account.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from whence.components.dictionaries import SAE, CrossLayerTranscoder, Dictionary, Transcoder
+from whence.engine.direct_effects import Effects, Request, direct_effects
+from whence.engine.table import GRANULARITIES, Granularity, refuse_meaningless
+from whence.errors import LedgerError
+from whence.methods.provenance import provenance
+from whence.methods.views import accumulate, by_layer, without_constants
+from whence.model.model import Model
+from whence.results.scores import Keys, Scores
+from whence.targets.resolve import resolve
+from whence.targets.specs import ActivationTarget
+
+# Largest gap between the sum of the parts and the model's own number, as a share of sum |parts|. Measured on the listed
+# families (tests/methods): float32 stays below 1e-6; in 16 bits the model rounds at every residual addition and at the
+# logits themselves, which no exact decomposition can follow.
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
+
+
+def direct_logit_attribution(
+    model: Model,
+    input: Any,
+    targets: Any = None,
+    foils: Any = None,
+    *,
+    by: Granularity = "component",
+    dictionary: Any = None,
+    position: int | Sequence[int] | None = -1,
+    accumulated: bool = False,
+    centered: bool = False,
+    bias: Literal["separate", "exclude"] = "separate",
+    fold_value_bias: bool = False,
+    top: int | None = None,
+) -> Scores:
+    """The direct effect of every part of the model on a logit, a logit difference or another number.
+
+    Args:
+        model: the model.
+        input: a string, a list of strings (ragged is fine), token ids, or what a tokenizer returns.
+        targets: what to explain. None: the most likely token. A string or id: that token. A list of them: several
+            targets. A tensor: per prompt, [example]; [example, 2] for (answer, foil); [example, asked] for a token per
+            position. Also `logit_difference`, `probability`, `log_probability`, `kl_divergence`, `metric`, `activation`,
+            a function of one position's logits, and directions (`CustomTarget`, `AttributionTargets`).
+        foils: tokens to subtract, in the same forms.
+        by: how finely the model is told apart. "source_token" splits heads by what they read; "feature" uses `dictionary`.
+        dictionary: one dictionary or several, whose features stand for the writes of their sites.
+        position: one position, several, or None for all; negative ones count from each prompt's end.
+        accumulated: running sums through the layers (by "component" or "layer"); the last row is the number itself.
+        centered: explain the logit less the mean logit of the vocabulary.
+        bias: "exclude" drops the rows of biases and constants and explains the number without them.
+        fold_value_bias: count what value biases send through heads as bias rather than as the heads' own.
+        top: keep only this many units (the strongest by mean size), the rest summed in one row.
+
+    Returns:
+        Scores whose rows sum to the target; `remainder` is what rounding left over.
+
+    Raises:
+        ValueError, TypeError: an argument that cannot be meant; the message says what could be.
+        NotImplementedError: a granularity that the model does not have, naming the layer and what is available.
+        LedgerError: the parts do not sum to the model's own number.
+
+    Example:
+        >>> import whence
+        >>> from whence.demo import PROMPT, model_path
+        >>> model = whence.Model.from_pretrained(model_path())
+        >>> scores = whence.direct_logit_attribution(model, PROMPT, " Austin", by="head")
+        >>> bool(scores.remainder.abs().max() < 1e-5 * scores.magnitude.max())
+        True
+    """
+    _check(by, accumulated, bias, top)
+    dictionaries = _dictionaries(by, dictionary, targets)
+    refuse_meaningless(model.layout, by)
+    batch = model.batch(input)
+    rows = batch.rows(position)
+    resolved = resolve(model, len(batch.ids), rows.shape[1], targets, foils, centered=centered)
+    units: Granularity = "component" if by == "layer" else by
+    request = Request(batch, rows, resolved, units, dictionaries, fold_value_bias, top)
+    effects = direct_effects(model, request)
+    options = dict(
+        by=by, position=position if position is None or isinstance(position, int) else list(position),
+        centered=centered, bias=bias, accumulated=accumulated, fold_value_bias=fold_value_bias, top=top,
+        frozen={"norms": "final" if not isinstance(resolved, ActivationTarget) else "the reader's", "attention": "as recorded"},
+    )  # fmt: skip
+    scores = _scores(model, request, effects, isinstance(position, int), options)
+    if bias == "exclude":
+        scores = without_constants(scores)
+    if accumulated:
+        return accumulate(scores, model.layout, per_layer=by == "layer")
+    return by_layer(scores) if by == "layer" else scores
+
+
+def _check(by: str, accumulated: bool, bias: str, top: int | None) -> None:
+    if by not in GRANULARITIES:
+        near = get_close_matches(by, GRANULARITIES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(GRANULARITIES)}"
+        raise ValueError(f"by={by!r} is no granularity; {hint}")
+    if accumulated and by not in ("component", "layer"):
+        raise ValueError(f"accumulated=True is a running sum through the layers, for by='component' or 'layer', not {by!r}")
+    if bias not in ("separate", "exclude"):
+        raise ValueError(f"bias={bias!r}; it is 'separate' or 'exclude'")
+    if top is not None and (top < 1 or by in ("component", "layer")):
+        raise ValueError(f"top={top} with by={by!r}; top is at least 1 and thins out units (heads, neurons, features ...)")
+
+
+def _dictionaries(by: str, given: Any, targets: Any) -> tuple[Dictionary, ...]:
+    wanted = by == "feature" or isinstance(targets, ActivationTarget)
+    if given is None:
+        if by == "feature":
+            raise ValueError("by='feature' needs dictionary=, e.g. whence.load_dictionary(folder)")
+        return ()
+    if not wanted:
+        raise ValueError(f"dictionary= is for by='feature' or a feature as target, not by={by!r}")
+    several = (given,) if isinstance(given, Transcoder | SAE | CrossLayerTranscoder) else tuple(given)
+    odd = next((one for one in several if not isinstance(one, Transcoder | SAE | CrossLayerTranscoder)), None)
+    if odd is not None or not several:
+        raise TypeError(f"dictionary holds {type(odd).__name__}; it takes Transcoder, SAE and CrossLayerTranscoder")
+    return several
+
+
+def _scores(model: Model, request: Request, effects: Effects, single: bool, options: dict[str, Any]) -> Scores:
+    """The ledger as a result, once it has been found to add up."""
+    functional, batch, rows = effects.functional, request.batch, request.rows
+    _check_logits(model, effects)
+    tolerance = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
+    real = (rows >= 0)[..., None]
+    values = effects.scores.masked_fill_(~real[..., None].to(effects.scores.device), 0).cpu()
+    target = functional.value.masked_fill(~real.to(functional.value.device), 0).cpu()
+    gap = (target.double() - values.sum(-1, dtype=torch.float64)).abs()
+    size = torch.linalg.vector_norm(values, ord=1, dim=-1, dtype=torch.float64)
+    refuse_gap(gap, size, tolerance)
+    several = target.shape[2] > 1
+    keep = [slice(None), 0 if single else slice(None), slice(None) if several else 0]
+    ids = [row[: int(length)] for row, length in zip(batch.ids.tolist(), batch.lengths, strict=True)]
+    return Scores(
+        keys=Keys(effects.runs),
+        values=values[tuple(keep)].movedim(-1, 0),
+        target=target[tuple(keep)],
+        axes=("node", "example", *(() if single else ("position",)), *(("target",) if several else ())),
+        target_labels=functional.labels,
+        tokens=tuple(tuple(model.token_text(token) for token in row) for row in ids),
+        positions=tuple(tuple(row) for row in rows.tolist()),
+        provenance=provenance(model, "direct_logit_attribution", tolerance=tolerance, **options),
+    )
+
+
+def refuse_gap(gap: Tensor, size: Tensor, tolerance: float) -> None:
+    """Raise if parts do not sum to what they explain.
+
+    Raises:
+        LedgerError: with the gap, the size of the parts and the tolerance. NaN counts as a gap.
+    """
+    relative = gap / size.clamp_min(1e-30)
+    worst = float(relative.max())
+    if not worst <= tolerance:
+        raise LedgerError(
+            f"the parts miss the model's own number by {float(gap.flatten()[relative.argmax()]):.3g}, {worst:.1e} of the sum "
+            f"of their magnitudes (bound {tolerance:.0e}). The model does something its entry does not know; run "
+            "`whence check` on it and please report the family."
+        )
+
+
+def _check_logits(model: Model, effects: Effects) -> None:
+    """Compare with the model's own logits, where values were read off the final norm instead."""
+    if effects.own is None:
+        return
+    value = effects.functional.value[:, -1:]
+    scale = effects.trace.logits.abs().amax().double().clamp_min(1e-30)
+    refuse_gap((effects.own.to(value) - value).abs().double(), scale.expand_as(value), TOLERANCE.get(model.dtype, 1e-5))

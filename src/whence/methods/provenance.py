@@ -1,0 +1,26 @@
+"""Where a result comes from, as plain data that goes into its file."""
+
+from importlib.metadata import version
+from typing import Any
+
+from whence.model.model import Model
+
+
+def provenance(model: Model, method: str, **options: Any) -> dict[str, Any]:
+    """Model, dtype, device, versions and the options of the job.
+
+    Args:
+        model: what was explained.
+        method: the job's public name.
+        options: what was asked and held constant, JSON-able.
+    """
+    return {
+        "method": method,
+        "model": model.name,
+        "revision": model.revision,
+        "family": model.hf.config.model_type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "versions": {name: version(name) for name in ("whence", "torch", "transformers")},
+        **options,
+    }
