@@ -35,7 +35,7 @@ class SetRecipe:
 
 
 FULL_SETS = (
-    SetRecipe("transcoders"),
+    SetRecipe("transcoders", dictionary=DictionaryRecipe(steps=1600)),
     SetRecipe("cross_layer_transcoder", across_layers=True),
     SetRecipe("sae_resid_post", "resid_post"),
     SetRecipe("sae_attn_out", "attn_out"),

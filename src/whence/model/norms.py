@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from whence.errors import UnsupportedModelError
+from whence.model.hooks import hooks_paused
 from whence.model.linear import accumulation_dtype
 
 
@@ -72,7 +73,7 @@ def probe_norm(norm: nn.Module, width: int) -> NormMap:
     def run(x: Tensor) -> Tensor:
         return norm(x.to(narrow)).to(dtype) if wide is None else type(norm).forward(wide, x)
 
-    with torch.no_grad():
+    with torch.no_grad(), hooks_paused():  # the probe may run inside a hook of this very module
         try:
             plus, minus, shifted = run(probe), run(-probe), run(probe + 1)
         except TypeError as error:

@@ -155,12 +155,15 @@ def _reach_error(write: Write, real: Tensor) -> float:
 
 @torch.no_grad()
 def _frozen_checks(layout: Layout, batch: Batch, real: Tensor, bound: float) -> list[Check]:
-    """The raw logits f at x, x + h and x - h, h being as large as the stream itself."""
+    """The raw logits f at x, x + h and x - h, h being at least as large as the stream itself."""
     plain, stream = _raw_logits(layout, batch, None)
     generator = torch.Generator().manual_seed(0)
     step = torch.randn(stream.shape, generator=generator).to(stream) * stream.float().std().to(stream)
     with frozen(layout):
         held, _ = _raw_logits(layout, batch, None)
+        up, _ = _raw_logits(layout, batch, step)
+        # An affine map bends nowhere, so a step may be as large as it takes to be seen beside the logits' own rounding.
+        step = step * (held.float().norm() / (up - held).float().norm().clamp_min(1e-30)).clamp(1, 1e4).to(step)
         up, _ = _raw_logits(layout, batch, step)
         down, _ = _raw_logits(layout, batch, -step)
     moved = (up - held).double().norm(dim=-1).clamp_min(1e-30)

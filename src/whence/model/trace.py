@@ -31,7 +31,7 @@ class Around:
     """A module's input and output at the rows asked for."""
 
     input: Float[Tensor, "example asked width"]
-    output: Float[Tensor, "example asked width"]
+    output: Float[Tensor, "example asked out"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ def record(
     """
     wanted = wanted or Wanted()
     kept: list[Write] = []
-    recorder = _Recorder(layout, batch, rows.clamp_min(0), wanted, on_write or kept.append)
+    recorder = _Recorder(layout, batch, rows.clamp_min(0), wanted, on_write or kept.append, keeping=on_write is None)
     attention = tuple(writer.module for writer in layout.attention)
     with torch.no_grad(), hooked(recorder.after(), recorder.before((rows if keep is None else keep).clamp_min(0))):
         if wanted.attention and attention:
@@ -133,8 +133,15 @@ class _Recorder:
     """Collects the parts of each write until it is whole, then hands it over."""
 
     def __init__(
-        self, layout: Layout, batch: Batch, rows: Tensor, wanted: Wanted, on_write: Callable[[Write], None]
+        self,
+        layout: Layout,
+        batch: Batch,
+        rows: Tensor,
+        wanted: Wanted,
+        on_write: Callable[[Write], None],
+        keeping: bool,
     ) -> None:
+        self.keeping = keeping
         self.layout, self.batch, self.rows, self.wanted, self.on_write = layout, batch, rows, wanted, on_write
         everything = torch.arange(batch.ids.shape[1], device=rows.device).expand_as(batch.ids)
         self.whole = rows.shape == batch.ids.shape and bool((rows == everything).all())
@@ -145,13 +152,16 @@ class _Recorder:
         self.modules: dict[nn.Module, Around] = {}
         self.by_attention = {writer.module: writer for writer in layout.attention}
 
-    def take(self, tensor: Tensor) -> Tensor:
-        """The asked rows of [example, pos, ...], which a module may have seen flattened to [example * pos, ...]."""
+    def take(self, tensor: Tensor, *, passing: bool = False) -> Tensor:
+        """The asked rows of [example, pos, ...], which a module may have seen flattened to [example * pos, ...].
+
+        A copy, since blocks may go on to add to a tensor in place; unless it is used at once (`passing`).
+        """
         examples, length = self.batch.ids.shape
         if tensor.shape[:2] != (examples, length):
             tensor = tensor.reshape(-1, length, *tensor.shape[-1:])
         if self.whole and tensor.shape[0] == examples:
-            return tensor
+            return tensor if passing else tensor.clone()
         rows = self.rows.to(tensor.device)
         if tensor.shape[0] != examples:  # one embedding of positions for the whole batch
             tensor = tensor.expand(examples, *tensor.shape[1:])
@@ -207,7 +217,7 @@ class _Recorder:
             elif part == "shared_gate":
                 value = self.take(output).sigmoid()
             else:
-                value = self.around(args, kwargs, output)
+                value = self.around(args, kwargs, output, passing=not self.keeping and len(self.needed(writer)) == 1)
             self.complete(writer, part, value)
 
         return take
@@ -233,8 +243,9 @@ class _Recorder:
         return take
 
     # ------------------------------------------------------------ assembly
-    def around(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Around:
-        return Around(self.take(first_tensor(args, kwargs)), self.take(main_output(output)))
+    def around(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, *, passing: bool = False) -> Around:
+        before, after = first_tensor(args, kwargs), main_output(output)
+        return Around(self.take(before, passing=passing), self.take(after, passing=passing))
 
     def routed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Routed:
         hidden, index, weight = (self.take(t).flatten(0, 1) for t in (*args, *kwargs.values())[:3])

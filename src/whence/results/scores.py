@@ -45,6 +45,7 @@ class Scores:
         tokens: For each example, its tokens as text; () where there is no single answer.
         positions: For each example, the absolute positions asked for; () where there is no single answer.
         provenance: Where the numbers come from (method, model, revision, dtype, versions ...), JSON-able.
+        running: The rows are running sums: each holds everything up to there, the last one the whole number.
 
     Raises:
         ValueError: Shapes, lengths or axes that do not belong together.
@@ -63,6 +64,7 @@ class Scores:
     tokens: tuple[tuple[str, ...], ...]
     positions: tuple[tuple[int, ...], ...]
     provenance: dict[str, Any] = field(default_factory=dict)
+    running: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(len(self.keys), self.values, self.target, self.axes)
@@ -72,14 +74,20 @@ class Scores:
         check_list("positions", self.positions, sizes["example"], (sizes.get("position", 1), 0))
 
     @property
+    def parts(self) -> Float[Tensor, "node example *rest"]:
+        """What each row adds: the values themselves, or the steps between running sums."""
+        return self.values.diff(dim=0, prepend=torch.zeros_like(self.values[:1])) if self.running else self.values
+
+    @property
     def remainder(self) -> Float64[Tensor, "example *rest"]:
         """What no part carries: target − Σ parts."""
-        return self.target.double() - self.values.sum(0, dtype=torch.float64)
+        total = self.values[-1].double() if self.running else self.values.sum(0, dtype=torch.float64)
+        return self.target.double() - total
 
     @property
     def magnitude(self) -> Float64[Tensor, "example *rest"]:
         """Σ|parts|, the scale a remainder is judged by."""
-        return self.values.abs().sum(0, dtype=torch.float64)
+        return self.parts.abs().sum(0, dtype=torch.float64)
 
     def mean(self) -> "Scores":
         """The mean over examples, as scores of one example. What the examples do not share is left out.
@@ -107,7 +115,7 @@ class Scores:
             by: Strength of a row's mean over all other axes: its size, or its signed value (most positive first).
 
         Raises:
-            ValueError: Negative k.
+            ValueError: Negative k, or running sums, of which no few could add up.
 
         Example:
             >>> [str(key) for key in scores.top(2).keys]  # doctest: +SKIP
@@ -115,6 +123,8 @@ class Scores:
         """
         if k < 0:
             raise ValueError(f"top({k}): the number of rows to keep is 0 or more.")
+        if self.running:
+            raise ValueError("these are running sums, which have no strongest rows; ask for accumulated=False.")
         strength = self.values.flatten(1).mean(1, dtype=torch.float64)
         strength = strength.abs() if by == "abs" else strength
         closed = self.keys.index(REST) if REST in self.keys else None
@@ -177,7 +187,8 @@ class Scores:
             >>> json.dumps(scores.top(5).to_json())  # doctest: +SKIP
         """
         numbers = {name: getattr(self, name).tolist() for name in ("values", "target", "remainder")}
-        return {"keys": [str(key) for key in self.keys], **numbers, **self._lists(), "provenance": self.provenance}
+        rest = {"running": self.running, "provenance": self.provenance}
+        return {"keys": [str(key) for key in self.keys], **numbers, **self._lists(), **rest}
 
     def save(self, path: str | Path) -> Path:
         """The folder it was saved to: result.json and a safetensors file, bit-equal when loaded again.
@@ -191,7 +202,8 @@ class Scores:
         Example:
             >>> scores.save("runs/austin")  # doctest: +SKIP
         """
-        meta = {"runs": [run.to_json() for run in self.keys.runs], **self._lists(), "provenance": self.provenance}
+        runs = [run.to_json() for run in self.keys.runs]
+        meta = {"runs": runs, **self._lists(), "running": self.running, "provenance": self.provenance}
         return store.write(path, "scores", meta, {"values": self.values, "target": self.target})
 
     @staticmethod
@@ -211,7 +223,8 @@ class Scores:
         try:
             lists = {name: _tuples(record.meta[name]) for name in _LISTS}
             keys = Keys(Run.from_json(run) for run in record.meta["runs"])
-            return Scores(keys, **record.tensors, **lists, provenance=record.meta["provenance"])
+            running = record.meta.get("running", False)  # absent from the first files
+            return Scores(keys, **record.tensors, **lists, provenance=record.meta["provenance"], running=running)
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{path} does not describe scores: {error}.") from error
 

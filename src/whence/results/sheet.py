@@ -69,7 +69,8 @@ def sheet(scores: Scores, k: int | None = None) -> Sheet:
     chosen = REST in scores.keys
     first = _first_targets(scores)
     mean = first.mean()
-    top = mean.top(len(scores.keys) if chosen and k is None else DEFAULT_ROWS if k is None else k)
+    rows = len(scores.keys) if chosen and k is None else DEFAULT_ROWS if k is None else k
+    top = mean if scores.running else mean.top(rows)
     hidden = 0 if chosen else len(scores.keys) - len(top.keys) + 1
     values = [tuple(row) for row in _columns(scores, top.values)]
     number, remainder = (_columns(scores, numbers[None])[0] for numbers in (first.target, first.remainder))
@@ -81,7 +82,7 @@ def sheet(scores: Scores, k: int | None = None) -> Sheet:
         columns=labels,
         lines=tuple(_line(mean, node, row, hidden) for node, row in zip(top.keys, values, strict=True)),
         ledger=(
-            ("Σ of the parts", tuple(show(x - missing) for x, missing in zip(number, remainder, strict=True))),
+            ("the last sum" if scores.running else "Σ of the parts", tuple(show(x - missing) for x, missing in zip(number, remainder, strict=True))),
             ("the model's number", tuple(map(show, number))),
             ("remainder", tuple(map(gap, remainder))),
         ),
