@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from whence.model.model import Model
+
 VOCAB, LAYERS, WIDTH = 64, 3, 32
 TOKENS = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 SMALL = dict(hidden_size=WIDTH, initializer_range=0.15, **TOKENS)
@@ -167,6 +169,12 @@ def model_type(name: str) -> str:
 def tiny(name: str, dtype: torch.dtype = torch.float32, seed: int = 1) -> PreTrainedModel:
     """The model of this name in evaluation mode, shared by every test of the process: do not change it; see `fresh`."""
     return fresh(name, dtype, seed)
+
+
+@cache
+def loaded(name: str, dtype: torch.dtype = torch.float32) -> Model:
+    """The same model, loaded by whence and shared likewise."""
+    return Model(tiny(name, dtype))
 
 
 def fresh(name: str, dtype: torch.dtype = torch.float32, seed: int = 1, **settings: Any) -> PreTrainedModel:

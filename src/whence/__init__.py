@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from whence import demo
     from whence.components.dictionaries import SAE, CrossLayerTranscoder, Transcoder
     from whence.components.loading import load_dictionary, save_dictionary
     from whence.errors import FileFormatError, LedgerError, UnsupportedModelError, WhenceError
@@ -82,6 +83,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
 
 
 def __getattr__(name: str) -> Any:
+    if name == "demo":
+        return import_module("whence.demo")
     if name not in _HOME:
         raise AttributeError(f"module 'whence' has no attribute {name!r}; it has: {', '.join(sorted(_HOME))}")
     attribute = "direct_logit_attribution" if name == "dla" else name

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from families import GRAPH_FAMILIES, fresh, prompts, tiny
+from families import GRAPH_FAMILIES, fresh, loaded, prompts
 from torch import Tensor
 
 from whence.errors import UnsupportedModelError
@@ -48,7 +48,7 @@ def gap(a: Tensor, b: Tensor) -> float:
 
 @pytest.mark.parametrize("name", (*GRAPH_FAMILIES, *VARIANTS))
 def test_the_jacobian_predicts_a_step_of_any_size(name: str) -> None:
-    layout = Model(tiny(name, torch.float64)).layout
+    layout = loaded(name, torch.float64).layout
     x, function = stream_to_logits(layout, prompts())
     noise = torch.Generator().manual_seed(3)
     h = 3 * x.std() * torch.randn(x.shape, generator=noise, dtype=x.dtype)
@@ -62,7 +62,7 @@ def test_the_jacobian_predicts_a_step_of_any_size(name: str) -> None:
 
 
 def test_the_first_pass_already_has_the_frozen_gradient() -> None:
-    layout = Model(tiny("llama", torch.float64)).layout
+    layout = loaded("llama", torch.float64).layout
     x, function = stream_to_logits(layout, prompts())
     covector = torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(3), dtype=x.dtype)
     with frozen(layout):
@@ -73,7 +73,7 @@ def test_the_first_pass_already_has_the_frozen_gradient() -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "mixtral"])
 def test_the_plain_model_misses_the_same_step(name: str) -> None:
-    layout = Model(tiny(name, torch.float64)).layout
+    layout = loaded(name, torch.float64).layout
     x, function = stream_to_logits(layout, prompts())
     noise = torch.Generator().manual_seed(3)
     h = 3 * x.std() * torch.randn(x.shape, generator=noise, dtype=x.dtype)
@@ -121,6 +121,6 @@ def test_the_model_is_left_as_it_was_also_after_an_error(name: str, fails: bool)
 
 @pytest.mark.parametrize("name", ["bloom", "mamba", "jamba", "qwen3_next"])
 def test_a_family_without_graphs_is_refused_before_anything_is_touched(name: str) -> None:
-    layout = Model(tiny(name)).layout
+    layout = loaded(name).layout
     with pytest.raises(UnsupportedModelError, match="cannot be held constant"), frozen(layout):
         pytest.fail("entered")

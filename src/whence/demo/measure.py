@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from whence.components.dictionaries import CrossLayerTranscoder
@@ -56,14 +56,7 @@ def measure(
     """
     reads, writes = dictionaries.dictionaries[0].reads, dictionaries.site
     x, y = record(model, ids, reads), record(model, ids, writes)
-    mean = y.mean(1)
-    features, rebuilt = (
-        _features(dictionaries, x),
-        torch.stack([rebuilder(dictionaries)(i, own) for i, own in enumerate(x)]),
-    )
-    missed = (rebuilt - y).pow(2).sum((1, 2)) / (y - mean[:, None]).pow(2).sum((1, 2))
-    l0 = [(own > 0).float().sum(-1).mean().item() for own in features]
-    dead = [1 - (own > 0).any(0).float().mean().item() for own in features]
+    mean, alone = y.mean(1), _standing_alone(dictionaries, x, y)
     base = next_token_loss(model(ids).logits, ids).item()
 
     def loss(rebuild: Rebuild, layers: tuple[int, ...]) -> float:
@@ -72,15 +65,21 @@ def measure(
 
     def score(layer: int | None, layers: tuple[int, ...]) -> DictionaryScore:
         ours, means = loss(rebuilder(dictionaries), layers), loss(lambda i, old: mean[i].expand_as(old), layers)
-        fvu, active, unused = (sum(found[i] for i in layers) / len(layers) for found in (missed.tolist(), l0, dead))
-        return DictionaryScore(name, layer, fvu, active, unused, ours - base, (means - ours) / (means - base))
+        fvu, l0, dead = alone[:, list(layers)].mean(1).tolist()
+        return DictionaryScore(name, layer, fvu, l0, dead, ours - base, (means - ours) / (means - base))
 
     layers = tuple(range(len(x)))
     return [score(layer, (layer,)) for layer in layers] + [score(None, layers)]
 
 
-def _features(dictionaries: DictionarySet, x: Tensor) -> list[Tensor]:
+def _standing_alone(dictionaries: DictionarySet, x: Tensor, y: Tensor) -> Float[Tensor, "3 layer"]:
+    """Return each layer's FVU, L0 and dead share, on what the untouched model's sites say."""
+    through = rebuilder(dictionaries)
+    missed = torch.stack([(through(layer, own) - y[layer]).pow(2).sum() for layer, own in enumerate(x)])
     first = dictionaries.dictionaries[0]
     if isinstance(first, CrossLayerTranscoder):
-        return list(first.encode(x))
-    return [found.encode(own) for found, own in zip(dictionaries, x, strict=True)]
+        active = first.encode(x) > 0
+    else:
+        active = torch.stack([found.encode(own) > 0 for found, own in zip(dictionaries, x, strict=True)])
+    variance = (y - y.mean(1, keepdim=True)).pow(2).sum((1, 2))
+    return torch.stack([missed / variance, active.float().sum(-1).mean(1), 1 - active.any(1).float().mean(-1)])

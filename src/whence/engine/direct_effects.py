@@ -18,10 +18,11 @@ from torch import Tensor
 from whence.components.dictionaries import Dictionary
 from whence.engine.features import Features, place_features
 from whence.engine.functional import Functional, from_known, from_logits, known_before, own_logits
+from whence.engine.granularity import Granularity
 from whence.engine.ledger import Ledger
 from whence.engine.reading import Reading, preactivation, reading_of, stream_after
 from whence.engine.strongest import Strongest
-from whence.engine.table import Granularity, Table, make_table, writer_runs
+from whence.engine.table import Table, make_table, writer_runs
 from whence.engine.value_bias import value_biases
 from whence.model.batch import Batch
 from whence.model.layout import Writer
@@ -41,7 +42,7 @@ class Request:
     batch: Batch
     rows: Int[Tensor, "example asked"]
     resolved: Resolved
-    by: Granularity
+    by: frozenset[Granularity]
     dictionaries: tuple[Dictionary, ...] = ()
     fold_value_bias: bool = False
     top: int | None = None
@@ -76,7 +77,11 @@ class _Plan:
     @property
     def stream_rows(self) -> int:
         """Rows of the stream, which stand before those of constants."""
-        return min(slot.start for name, slot in self.table.slots.items() if name in CONSTANTS) if self.constants else self.table.size
+        return (
+            min(slot.start for name, slot in self.table.slots.items() if name in CONSTANTS)
+            if self.constants
+            else self.table.size
+        )
 
     @property
     def constants(self) -> list[str]:
@@ -99,7 +104,7 @@ def direct_effects(model: Model, request: Request) -> Effects:
 def _plan(model: Model, request: Request) -> _Plan:
     layout = model.layout
     reading = reading_of(layout, request.resolved, request.dictionaries)
-    features = place_features(layout, request.dictionaries if request.by == "feature" else (), model.d_model)
+    features = place_features(layout, request.dictionaries if "feature" in request.by else (), model.d_model)
     writers = frozenset(w for w in layout.writers if features.start <= (w.layer, w.stage) < reading.place)
     runs: dict[str, Run] = features.stream_runs()
     if features.in_stream is None:
@@ -154,7 +159,7 @@ def _kept(plan: _Plan) -> Effects:
         functional = preactivation(plan.model, plan.reading, trace)
     norm, inverse = _norm_and_scale(plan, trace)
     # A cross-layer feature's score is complete only after the last layer, so features are thinned out at the end.
-    early = plan.request.top is not None and plan.request.by != "feature"
+    early = plan.request.top is not None and "feature" not in plan.request.by
     strongest = Strongest(plan.request.top) if early and plan.request.top is not None else None
     stored = make_table(_without_units(plan.table)) if strongest else plan.table
     covector = functional.vectors if norm is None else norm.pull(functional.vectors)
@@ -188,7 +193,7 @@ def _norm_and_scale(plan: _Plan, trace: Trace) -> tuple[NormMap | None, Tensor |
 def _record(plan: _Plan, on_write: Callable[[Write], None] | None, keep: Tensor) -> Trace:
     streams = {layer for layer in (plan.features.stream, plan.reading.stream) if layer is not None and layer >= 0}
     wanted = Wanted(
-        attention=plan.request.by == "source_token",
+        attention="source_token" in plan.request.by,
         sublayers=any(dictionary.reads == "mlp_in" for dictionary in plan.features.at_writers.values()),
         streams=frozenset(streams),
         around=plan.reading.modules,
@@ -204,7 +209,7 @@ def _ledger(
     rows, targets = plan.request.rows, covector.shape[2]
     scores = torch.zeros(*rows.shape, targets, table.size, dtype=plan.model.accumulation, device=plan.model.device)
     biases = value_biases(plan.model.layout) if plan.request.fold_value_bias else None
-    return Ledger(plan.table, covector, scores, plan.request.by, biases, inverse, strongest, stored=table)
+    return Ledger(plan.table, covector, scores, biases, inverse, strongest, stored=table)
 
 
 def _score(plan: _Plan, ledger: Ledger, write: Write) -> None:
@@ -260,4 +265,6 @@ def _thinned(plan: _Plan, effects: Effects, top: int) -> Effects:
         else:
             strongest.take(slot.run, scores)
     runs = tuple(_without_units(plan.table).values())
-    return _with_strongest(Effects(runs, effects.scores, effects.functional, effects.trace), torch.cat(others, -1), strongest)
+    return _with_strongest(
+        Effects(runs, effects.scores, effects.functional, effects.trace), torch.cat(others, -1), strongest
+    )

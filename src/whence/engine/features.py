@@ -1,8 +1,8 @@
 """Score the features of dictionaries in place of the writes they stand for.
 
 A dictionary at a sublayer replaces its write o by  sum_i f_i d_i + b + error,  error = o - decode(f): feature i scores
-f_i (d_i . w), w being the stream's covector pulled back to that write. A cross-layer transcoder's feature writes at several
-layers; its score is the sum over them. A residual-stream SAE replaces everything written before its site.
+f_i (d_i . w), w being the stream's covector pulled back to that write. A cross-layer transcoder's feature writes at
+several layers; its score is the sum over them. A residual-stream SAE replaces everything written before its site.
 What a dictionary misses is its own row, `error`, so the ledger closes however poor the dictionary is.
 """
 
@@ -20,6 +20,7 @@ from whence.model.layout import Layout, Writer
 from whence.model.trace import Write
 from whence.results.keys import Node
 from whence.results.runs import Run
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -120,9 +121,13 @@ def place_features(layout: Layout, dictionaries: Iterable[Dictionary], width: in
         )
     for sae in in_stream:
         if sae.site == "resid_mid":
-            raise NotImplementedError("a ledger of a resid_mid dictionary is not offered; use one at resid_pre or resid_post")
+            raise NotImplementedError(
+                "a ledger of a resid_mid dictionary is not offered; use one at resid_pre or resid_post"
+            )
         if sae.layer >= len(layout.blocks):
-            raise ValueError(f"the dictionary is for layer {sae.layer}; the model has layers 0 to {len(layout.blocks) - 1}")
+            raise ValueError(
+                f"the dictionary is for layer {sae.layer}; the model has layers 0 to {len(layout.blocks) - 1}"
+            )
     return Features(at_writers, in_stream[0] if in_stream else None)
 
 

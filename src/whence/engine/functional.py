@@ -43,9 +43,7 @@ def known_before(model: Model, resolved: Resolved) -> Float[Tensor, "_ _ target 
     return None
 
 
-def from_known(
-    model: Model, resolved: TokenTargets | DirectionTargets, vectors: Tensor, trace: Trace
-) -> Functional:
+def from_known(model: Model, resolved: TokenTargets | DirectionTargets, vectors: Tensor, trace: Trace) -> Functional:
     """The functional of a known direction: its value is read off the final norm's output, at every row."""
     constant = torch.zeros(vectors.shape[:3], dtype=vectors.dtype, device=vectors.device)
     if isinstance(resolved, TokenTargets):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from whence.engine.functional import dot
 from whence.engine.strongest import Strongest
-from whence.engine.table import Granularity, Table
+from whence.engine.table import Table
 from whence.model.attention import Attention, expand_groups
 from whence.model.experts import bias_of, down_map, neurons
 from whence.model.linear import constant_of, pull_linear
@@ -39,7 +39,9 @@ class Pulled:
 
     def scale(self, scores: Float[Tensor, "example asked *rest"]) -> Float[Tensor, "example asked *rest"]:
         """Scores of covector alone, made those of the write."""
-        return scores if self.rows is None else scores * self.rows.reshape(*self.rows.shape[:2], *[1] * (scores.ndim - 2))
+        return (
+            scores if self.rows is None else scores * self.rows.reshape(*self.rows.shape[:2], *[1] * (scores.ndim - 2))
+        )
 
 
 def pull_writer(write: Write, covector: Covector) -> Pulled:
@@ -64,7 +66,6 @@ class Ledger:
         table: its rows.
         covector: the direction in the final stream, up to 1 / sigma.
         scores: where they go, zero at first.
-        by: how finely writers are told apart.
         value_bias: per attention layer, what to take out of heads and put with the bias; None leaves heads whole.
         inverse: 1 / sigma of each row where it is known already; None leaves it to be multiplied in at the end.
         strongest: takes the rows that are units instead of `scores`, keeping a few.
@@ -74,7 +75,6 @@ class Ledger:
     table: Table
     covector: Covector
     scores: Float[Tensor, "example asked target row"]
-    by: Granularity
     value_bias: dict[int, Float[Tensor, "head d_head"]] | None = None
     inverse: Float[Tensor, "example asked"] | None = None
     strongest: Strongest | None = None
@@ -142,10 +142,11 @@ class Ledger:
         writer = write.writer
         a = a.to(pulled.covector)
         back = pull_linear(writer.write, pulled.covector, a.shape[-1])
-        if writer.heads is None or self.by in ("neuron", "channel"):
+        run = self.table.slots[writer.key].run
+        if writer.heads is None or run.node.name in ("mlp.neuron", "ssm.channel"):
             return a[:, :, None] * back, None
         back = back.unflatten(-1, (writer.heads, -1))
-        if self.by == "source_token" and write.attention is not None:
+        if run.axis == "source" and write.attention is not None:
             return source_scores(write.attention, back), None
         heads = head_scores(a.unflatten(-1, (writer.heads, -1)), back)
         if self.value_bias is None or writer.name != "attn":

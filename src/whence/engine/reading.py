@@ -1,7 +1,7 @@
 """Where a number is read from the stream, and as which functional of it.
 
-Logits are read behind the final norm. A neuron's or transcoder feature's pre-activation is read behind its sublayer's own
-norm, a residual SAE's feature from the bare stream; only what was written before that place counts. Then
+Logits are read behind the final norm. A neuron's or transcoder feature's pre-activation is read behind its sublayer's
+own norm, a residual SAE's feature from the bare stream; only what was written before that place counts. Then
 value = u . N(x) + constant, with u the unit's input weights.
 """
 
@@ -72,7 +72,9 @@ def reading_of(layout: Layout, resolved: Resolved, dictionaries: Collection[Dict
         return _behind_mlp_norm(layout, node, layer, dictionaries)
     site = node.name.removesuffix(".feature")
     if site not in ("resid_pre", "resid_post"):
-        raise NotImplementedError(f"{node} does not read the stream; targets are neurons, mlp.feature and resid features")
+        raise NotImplementedError(
+            f"{node} does not read the stream; targets are neurons, mlp.feature and resid features"
+        )
     sae = _dictionary_for(node, layer, dictionaries)
     source = layer if site == "resid_post" else layer - 1
     return Reading(place_of(site, layer), None, None, f"{layer}.{site}", source, (node, None, sae))
@@ -86,7 +88,9 @@ def _behind_mlp_norm(layout: Layout, node: Node, layer: int, dictionaries: Colle
     site = f"{layer}.{'resid_mid' if writer.stage else 'resid_pre'}"
     place = (layer, writer.stage)
     if node.name == "mlp.feature":
-        return Reading(place, writer.norm, writer.module, site, None, (node, writer, _dictionary_for(node, layer, dictionaries)))
+        return Reading(
+            place, writer.norm, writer.module, site, None, (node, writer, _dictionary_for(node, layer, dictionaries))
+        )
     gated = writer.gate is not None
     if gated != (node.end is not None):
         ends = f"name its end, {node}.gate or {node}.up" if gated else "this MLP is not gated; leave the end out"

@@ -34,7 +34,9 @@ class Strongest:
         self._leave(scores.sum(-1) - chosen.sum(-1))
         self.candidates.append((replace(run, units=tuple(run.units[i] for i in kept.tolist())), chosen))
 
-    def result(self) -> tuple[list[Run], Float[Tensor, "example asked target kept"], Float[Tensor, "example asked target"]]:
+    def result(
+        self,
+    ) -> tuple[list[Run], Float[Tensor, "example asked target kept"], Float[Tensor, "example asked target"]]:
         """The runs of the k strongest overall, in the model's order; their scores; the sum of all others."""
         scores = torch.cat([chosen.to(self.candidates[0][1].device) for _, chosen in self.candidates], dim=-1)
         strength = scores.abs().flatten(0, 2).mean(0)

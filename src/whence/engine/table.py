@@ -5,19 +5,16 @@ for its bias. Rows stand in the order of writing: embeddings, writers, constants
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 from torch import nn
 
+from whence.engine.granularity import Granularity
 from whence.errors import UnsupportedModelError
 from whence.model.experts import expert_sizes, has_bias
 from whence.model.layout import Layout, Writer
 from whence.model.linear import is_plain, weight_of
 from whence.results.keys import Node
 from whence.results.runs import Run
-
-Granularity: TypeAlias = Literal["component", "layer", "head", "source_token", "neuron", "expert", "channel", "feature"]
-GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def make_table(runs: dict[str, Run]) -> Table:
     return Table(slots, start)
 
 
-def writer_runs(layout: Layout, writer: Writer, by: Granularity, keys: int) -> dict[str, Run]:
+def writer_runs(layout: Layout, writer: Writer, by: frozenset[Granularity], keys: int) -> dict[str, Run]:
     """The rows of one writer.
 
     Args:
@@ -67,21 +64,21 @@ def writer_runs(layout: Layout, writer: Writer, by: Granularity, keys: int) -> d
     """
     node = {"layer": writer.layer}
     units: Run | None = None
-    if writer.name == "attn" and by == "head":
+    if writer.name == "attn" and "head" in by:
         units = Run(Node("attn.head", index=0, **node), range(_heads(writer)))
-    elif writer.name == "attn" and by == "source_token":
+    elif writer.name == "attn" and "source_token" in by:
         units = Run(Node("attn.head", index=0, **node), range(_heads(writer) * keys), inner=keys, axis="source")
-    elif writer.name == "mlp" and by == "neuron":
+    elif writer.name == "mlp" and "neuron" in by:
         units = Run(Node("mlp.neuron", index=0, **node), range(input_width(writer.write)))
-    elif writer.name == "moe" and by in ("expert", "neuron"):
+    elif writer.name == "moe" and by & {"expert", "neuron"}:
         experts, width = expert_sizes(writer.write)
-        if by == "expert":
+        if "expert" in by:
             units = Run(Node("moe.expert", index=0, **node), range(experts))
         else:
             units = Run(Node("moe.neuron", index=(0, 0), **node), range(experts * width), inner=width)
-    elif writer.name == "ssm" and by == "channel":
+    elif writer.name == "ssm" and "channel" in by:
         units = Run(Node("ssm.channel", index=0, **node), range(input_width(writer.write)))
-    elif writer.name == "ssm" and by == "head" and writer.heads:
+    elif writer.name == "ssm" and "head" in by and writer.heads:
         units = Run(Node("ssm.head", index=0, **node), range(writer.heads))
     runs = {writer.key: units or Run(Node(writer.name, **node))}
     if _has_constant(writer):
@@ -117,43 +114,7 @@ def input_width(module: nn.Module) -> int:
         return weight_of(module).shape[1]
     width = getattr(module, "in_features", None)
     if not isinstance(width, int):
-        raise UnsupportedModelError(f"{type(module).__name__} does not say how many inputs it has; give it `in_features`")
+        raise UnsupportedModelError(
+            f"{type(module).__name__} does not say how many inputs it has; give it `in_features`"
+        )
     return width
-
-
-def refuse_meaningless(layout: Layout, by: Granularity) -> None:
-    """Refuse a granularity that no sublayer of the model has.
-
-    Raises:
-        NotImplementedError: naming the layer, what it holds, and what is available.
-    """
-    wants = {"head": ("attn",), "source_token": ("attn",), "neuron": ("mlp", "moe"), "expert": ("moe",), "channel": ("ssm",)}
-    if by not in wants:
-        return
-    names = {writer.name for writer in layout.writers}
-    fits = bool(names & set(wants[by])) or (by == "head" and any(w.heads for w in layout.writers))
-    if fits and (by != "source_token" or layout.architecture.patterns is not None):
-        return
-    first = layout.of(0)
-    held = " and ".join(writer.name for writer in first)
-    why = "its attention patterns cannot be read" if fits else f"layer 0 holds {held}, and no layer anything that has them"
-    raise NotImplementedError(
-        f"by={by!r} has no meaning for {type(layout.hf).__name__}: {why}. Available: {', '.join(available(layout))}"
-    )
-
-
-def available(layout: Layout) -> list[str]:
-    """The granularities that mean something for a model."""
-    names = {writer.name for writer in layout.writers}
-    found = ["component", "layer"]
-    if "attn" in names or any(writer.heads for writer in layout.writers):
-        found.append("head")
-    if "attn" in names and layout.architecture.patterns is not None:
-        found.append("source_token")
-    if names & {"mlp", "moe"}:
-        found.append("neuron")
-    if "moe" in names:
-        found.append("expert")
-    if "ssm" in names:
-        found.append("channel")
-    return found

@@ -1,7 +1,7 @@
 """What the value biases alone send through each head, found without knowing how a family stores them.
 
-A head with value bias b_V and a pattern whose rows sum to 1 writes b_V at every position. Run one token with the input of
-every attention sublayer set to zero: the values that come out are the biases. Cost: one forward pass over one token.
+A head with value bias b_V and a pattern whose rows sum to 1 writes b_V at every position. Run one token with the input
+of every attention sublayer set to zero: the values that come out are the biases. Cost: one forward pass over one token.
 """
 
 import torch
@@ -20,8 +20,8 @@ def value_biases(layout: Layout) -> dict[int, Float[Tensor, "head d_head"]]:
     """Per layer with attention, the bias that every head's values carry.
 
     Raises:
-        NotImplementedError: patterns cannot be read, or their rows do not sum to 1 (attention sinks), so that a value bias
-            is not a constant.
+        NotImplementedError: patterns cannot be read, or their rows do not sum to 1 (attention sinks), so that a value
+            bias is not a constant.
     """
     how = layout.architecture.patterns
     if how is None:

@@ -14,7 +14,6 @@ direction. Knows nothing of indirect effects: what a part makes later parts writ
 
 from collections.abc import Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from whence.components.dictionaries import SAE, CrossLayerTranscoder, Dictionary, Transcoder
 from whence.engine.direct_effects import Effects, Request, direct_effects
-from whence.engine.table import GRANULARITIES, Granularity, refuse_meaningless
+from whence.engine.granularity import Granularity, granularities, refuse_meaningless
 from whence.errors import LedgerError
 from whence.methods.provenance import provenance
 from whence.methods.views import accumulate, by_layer, without_constants
@@ -43,7 +42,7 @@ def direct_logit_attribution(
     targets: Any = None,
     foils: Any = None,
     *,
-    by: Granularity = "component",
+    by: Granularity | Sequence[Granularity] = "component",
     dictionary: Any = None,
     position: int | Sequence[int] | None = -1,
     accumulated: bool = False,
@@ -62,7 +61,8 @@ def direct_logit_attribution(
             position. Also `logit_difference`, `probability`, `log_probability`, `kl_divergence`, `metric`, `activation`,
             a function of one position's logits, and directions (`CustomTarget`, `AttributionTargets`).
         foils: tokens to subtract, in the same forms.
-        by: how finely the model is told apart. "source_token" splits heads by what they read; "feature" uses `dictionary`.
+        by: how finely the model is told apart; several that split different parts go together, e.g. ("head", "neuron").
+            "source_token" splits heads by what they read; "feature" uses `dictionary`.
         dictionary: one dictionary or several, whose features stand for the writes of their sites.
         position: one position, several, or None for all; negative ones count from each prompt's end.
         accumulated: running sums through the layers (by "component" or "layer"); the last row is the number itself.
@@ -87,17 +87,17 @@ def direct_logit_attribution(
         >>> bool(scores.remainder.abs().max() < 1e-5 * scores.magnitude.max())
         True
     """
-    _check(by, accumulated, bias, top)
-    dictionaries = _dictionaries(by, dictionary, targets)
-    refuse_meaningless(model.layout, by)
+    units = granularities(by)
+    _check(units, accumulated, bias, top)
+    dictionaries = _dictionaries(units, dictionary, targets)
+    refuse_meaningless(model.layout, units)
     batch = model.batch(input)
     rows = batch.rows(position)
     resolved = resolve(model, len(batch.ids), rows.shape[1], targets, foils, centered=centered)
-    units: Granularity = "component" if by == "layer" else by
     request = Request(batch, rows, resolved, units, dictionaries, fold_value_bias, top)
     effects = direct_effects(model, request)
     options = dict(
-        by=by, position=position if position is None or isinstance(position, int) else list(position),
+        by=by if isinstance(by, str) else list(by), position=position if position is None or isinstance(position, int) else list(position),
         centered=centered, bias=bias, accumulated=accumulated, fold_value_bias=fold_value_bias, top=top,
         frozen={"norms": "final" if not isinstance(resolved, ActivationTarget) else "the reader's", "attention": "as recorded"},
     )  # fmt: skip
@@ -105,31 +105,35 @@ def direct_logit_attribution(
     if bias == "exclude":
         scores = without_constants(scores)
     if accumulated:
-        return accumulate(scores, model.layout, per_layer=by == "layer")
-    return by_layer(scores) if by == "layer" else scores
+        return accumulate(scores, model.layout, per_layer="layer" in units)
+    return by_layer(scores) if "layer" in units else scores
 
 
-def _check(by: str, accumulated: bool, bias: str, top: int | None) -> None:
-    if by not in GRANULARITIES:
-        near = get_close_matches(by, GRANULARITIES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(GRANULARITIES)}"
-        raise ValueError(f"by={by!r} is no granularity; {hint}")
-    if accumulated and by not in ("component", "layer"):
-        raise ValueError(f"accumulated=True is a running sum through the layers, for by='component' or 'layer', not {by!r}")
+def _check(units: frozenset[Granularity], accumulated: bool, bias: str, top: int | None) -> None:
+    if accumulated and not units & {"component", "layer"}:
+        raise ValueError(
+            f"accumulated=True is a running sum through the layers, for by='component' or 'layer', not {_said(units)}"
+        )
     if bias not in ("separate", "exclude"):
         raise ValueError(f"bias={bias!r}; it is 'separate' or 'exclude'")
-    if top is not None and (top < 1 or by in ("component", "layer")):
-        raise ValueError(f"top={top} with by={by!r}; top is at least 1 and thins out units (heads, neurons, features ...)")
+    if top is not None and (top < 1 or units & {"component", "layer"}):
+        raise ValueError(
+            f"top={top} with by={_said(units)}; top is at least 1 and thins out units (heads, neurons, features ...)"
+        )
 
 
-def _dictionaries(by: str, given: Any, targets: Any) -> tuple[Dictionary, ...]:
-    wanted = by == "feature" or isinstance(targets, ActivationTarget)
+def _said(units: frozenset[Granularity]) -> str:
+    return " and ".join(repr(unit) for unit in sorted(units))
+
+
+def _dictionaries(units: frozenset[Granularity], given: Any, targets: Any) -> tuple[Dictionary, ...]:
+    wanted = "feature" in units or isinstance(targets, ActivationTarget)
     if given is None:
-        if by == "feature":
+        if "feature" in units:
             raise ValueError("by='feature' needs dictionary=, e.g. whence.load_dictionary(folder)")
         return ()
     if not wanted:
-        raise ValueError(f"dictionary= is for by='feature' or a feature as target, not by={by!r}")
+        raise ValueError(f"dictionary= is for by='feature' or a feature as target, not by={_said(units)}")
     several = (given,) if isinstance(given, Transcoder | SAE | CrossLayerTranscoder) else tuple(given)
     odd = next((one for one in several if not isinstance(one, Transcoder | SAE | CrossLayerTranscoder)), None)
     if odd is not None or not several:

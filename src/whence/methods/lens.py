@@ -1,8 +1,8 @@
 """The logit lens: what the model would say if it stopped after each layer.
 
-At each layer the final norm and the output embedding, cap and scale included, read the stream as it stands there, the norm's
-scale recomputed: logits_l = head(N(x_l)). Running sums of direct attribution keep the final scale instead, and so answer
-another question. Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
+At each layer the final norm and the output embedding, cap and scale included, read the stream as it stands there, the
+norm's scale recomputed: logits_l = head(N(x_l)). Running sums of direct attribution keep the final scale instead, and
+so answer another question. Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
 
 Cost: one forward pass, then one output embedding per layer over the asked rows. Not a ledger: nothing adds up here.
 """

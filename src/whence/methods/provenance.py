@@ -1,6 +1,6 @@
 """Where a result comes from, as plain data that goes into its file."""
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from whence.model.model import Model
@@ -21,6 +21,13 @@ def provenance(model: Model, method: str, **options: Any) -> dict[str, Any]:
         "family": model.hf.config.model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
-        "versions": {name: version(name) for name in ("whence", "torch", "transformers")},
+        "versions": {name: _version(name) for name in ("whence", "torch", "transformers")},
         **options,
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "not installed"

@@ -9,6 +9,7 @@ from whence.model.layout import Layout
 from whence.results.keys import Node
 from whence.results.scores import Keys, Scores
 
+
 def without_constants(scores: Scores) -> Scores:
     """The rows that are no biases, explaining the number less all biases."""
     constant = torch.tensor([key.name.endswith(".bias") for key in scores.keys])
@@ -29,7 +30,8 @@ def accumulate(scores: Scores, layout: Layout, *, per_layer: bool) -> Scores:
     Args:
         scores: by component.
         layout: tells which writers are a block's last.
-        per_layer: one row a layer (`resid_post`); otherwise also after attention (`resid_mid`), where blocks are sequential.
+        per_layer: one row a layer (`resid_post`); otherwise also after attention (`resid_mid`), where blocks are
+            sequential.
     """
     stages = {writer.key: writer.stage for writer in layout.writers}
     last = {layer: max(writer.stage for writer in layout.of(layer)) for layer in range(len(layout.blocks))}

@@ -1,10 +1,10 @@
 """What whence knows of each family of models: one short declarative entry a family, and nothing else about it anywhere.
 
-A decoder's stream is a sum of writes, x = embed + position + sum_w m_w PN_w(W_w a_w + b_w). An entry says where, inside a
-block, each writer's last linear map W is, through which norm its sublayer reads the stream, which optional post-norm PN and
-constant multiplier m stand between W and the stream, and in which order sublayers read it. It says where the embedding,
-the blocks and the final norm are, and how raw logits become logits. What an entry claims is checked on the model itself
-when it is loaded (selfcheck.py). To add a family, see docs/adding-a-model.md.
+A decoder's stream is a sum of writes, x = embed + position + sum_w m_w PN_w(W_w a_w + b_w). An entry says where,
+inside a block, each writer's last linear map W is, through which norm its sublayer reads the stream, which optional
+post-norm PN and constant multiplier m stand between W and the stream, and in which order sublayers read it. It says
+where the embedding, the blocks and the final norm are, and how raw logits become logits. What an entry claims is
+checked on the model itself when it is loaded (selfcheck.py). To add a family, see docs/adding-a-model.md.
 
 Paths are alternatives in order of preference, `"ln_attn|input_layernorm"`: the first that a block has is taken.
 A sublayer whose `write` a block lacks is not in that block: hybrids list everything a block may hold.
@@ -69,9 +69,7 @@ NEOX_ATTN = Sublayer("attn", "attention", "attention.dense", "input_layernorm", 
 NEOX_MLP = Sublayer(
     "mlp", "mlp", "mlp.dense_4h_to_h", "post_attention_layernorm|input_layernorm", stage=1, up="mlp.dense_h_to_4h"
 )
-BLOOM_ATTN = replace(
-    NEOX_ATTN, module="self_attention", write="self_attention.dense", norm="ln_attn|input_layernorm"
-)
+BLOOM_ATTN = replace(NEOX_ATTN, module="self_attention", write="self_attention.dense", norm="ln_attn|input_layernorm")
 
 POST_NORMED = (
     replace(ATTN, post_norm="post_attention_layernorm"),

@@ -1,9 +1,9 @@
 """Attention patterns and values, read from the model's own attention and, if asked, held constant.
 
-z[q, h] = sum_k A[h, q, k] v[k, g(h)], with A the pattern and g(h) the key-value group of head h. Rows of A need not sum to
-1 (attention sinks). The pattern is always computed by the model's own eager function, so that softcaps, sinks, scalings
-and windows stay right. Two ways in: transformers' attention registry (most families), and the `_attn` method of the
-families that never joined it (GPT-J, GPT-Neo).
+z[q, h] = sum_k A[h, q, k] v[k, g(h)], with A the pattern and g(h) the key-value group of head h. Rows of A need not
+sum to 1 (attention sinks). The pattern is always computed by the model's own eager function, so that softcaps, sinks,
+scalings and windows stay right. Two ways in: transformers' attention registry (most families), and the `_attn` method
+of the families that never joined it (GPT-J, GPT-Neo).
 
 The registry needs the same name in two places. Registered without its mask function, a model silently runs with no
 causal mask at all; the self-check looks for weight on the future for that reason.

@@ -67,7 +67,11 @@ def refuse_unknown_fields(hf: Any) -> None:
         if name not in UNDERSTOOD and (name not in defaults or value != defaults[name])
     }
     source = inspect.getsource(sys.modules[type(hf).__module__]) if candidates else ""
-    unknown = [name for name in sorted(candidates) if re.search(rf"config\.{re.escape(name)}\b|['\"]{re.escape(name)}['\"]", source)]
+    unknown = [
+        name
+        for name in sorted(candidates)
+        if re.search(rf"config\.{re.escape(name)}\b|['\"]{re.escape(name)}['\"]", source)
+    ]
     if unknown:
         seen = ", ".join(f"{name}={candidates[name]!r} (default {defaults.get(name, 'none')!r})" for name in unknown)
         raise UnsupportedModelError(

@@ -1,8 +1,8 @@
 """A container of experts, in the form transformers gives every mixture: 3-D parameters, one slice an expert.
 
-One chosen expert adds  weight * (W_down[e] h + b_down[e])  with  h = act(gate) * up  of its input; h is recomputed here for the
-rows that are wanted. What is not in this form (packed 4-bit experts, say) is refused where experts or their neurons are
-asked for; its write as a whole needs none of this.
+One chosen expert adds  weight * (W_down[e] h + b_down[e])  with  h = act(gate) * up  of its input; h is recomputed
+here for the rows that are wanted. What is not in this form (packed 4-bit experts, say) is refused where experts or
+their neurons are asked for; its write as a whole needs none of this.
 """
 
 from typing import Any

@@ -1,14 +1,15 @@
 """Hold attention patterns, norm scales and MLP outputs constant on an unmodified model.
 
-With these three held, the map from the stream before the first block to the raw logits is affine, so for a step h of any
-size f(x + h) - f(x) = J h and J(x + h) = J(x). The first forward pass inside records the constants and returns the model's
-own values bit for bit, with the frozen map's gradient; every later pass replays them on whatever input it gets.
+With these three held, the map from the stream before the first block to the raw logits is affine, so for a step h of
+any size f(x + h) - f(x) = J h and J(x + h) = J(x). The first forward pass inside records the constants and returns the
+model's own values bit for bit, with the frozen map's gradient; every later pass replays them on whatever input it gets.
 
   attention   z[q, h] = sum_k A[h, q, k] v[k, g(h)]   A constant, v live
   norm        N(x) = gain * c(x) / sigma + bias       sigma constant
   MLP, MoE    constant output (an attribution graph puts dictionaries there)
 
-Cost: two forward hooks a block and eager attention. Only for families whose entry says `frozen`; what has a recurrent state
+Cost: two forward hooks a block and eager attention. Only for families whose entry says `frozen`; what has a recurrent
+    state
 is refused, since nothing here holds it.
 """
 

@@ -1,8 +1,8 @@
 """One linear module read backwards: covectors through it, rows of it, its constant.
 
-A plain `nn.Linear` or GPT-2's `Conv1D` is read from its weight. Anything else that computes y = W x + b, be it quantised,
-wrapped by an adapter or offloaded to another device, is asked through a vector-Jacobian product of that one module: W
-is never assembled, and W^T c costs one forward and one backward over as many rows as there are covectors.
+A plain `nn.Linear` or GPT-2's `Conv1D` is read from its weight. Anything else that computes y = W x + b, be it
+quantised, wrapped by an adapter or offloaded to another device, is asked through a vector-Jacobian product of that one
+module: W is never assembled, and W^T c costs one forward and one backward over as many rows as there are covectors.
 A module that is not affine in its input gives wrong numbers here; the sum check of every ledger shows it.
 """
 

@@ -49,7 +49,9 @@ class Model:
     ) -> None:
         hf, found = unwrap(hf_model)
         if hf.training:
-            raise ValueError(f"{type(hf).__name__} is in training mode, where dropout is active; call .eval() on it first")
+            raise ValueError(
+                f"{type(hf).__name__} is in training mode, where dropout is active; call .eval() on it first"
+            )
         self.hf = hf
         self.tokenizer = tokenizer if tokenizer is not None else found
         self.name = name or getattr(hf.config, "_name_or_path", "") or type(hf).__name__

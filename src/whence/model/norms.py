@@ -4,8 +4,8 @@ c removes the mean for a LayerNorm and is the identity for an RMSNorm. No class 
 the norm is probed. For v with mean 0 and mean square 1,
     bias = (N(v) + N(-v)) / 2,    gain = (N(v) - N(-v)) / 2v,    centred iff N(v + 1) = N(v).
 The gain carries a factor (1 + eps)^-1/2, which cancels: sigma is the least-squares scale that maps gain * c(x) to
-N(x) - bias, so eps is never read either. A covector comes back as pull(c) = C(gain * c) / sigma, with the constant bias . c.
-Cost: three evaluations on one vector. Not for norms that take a second input.
+N(x) - bias, so eps is never read either. A covector comes back as pull(c) = C(gain * c) / sigma, with the constant
+bias . c. Cost: three evaluations on one vector. Not for norms that take a second input.
 """
 
 from copy import deepcopy

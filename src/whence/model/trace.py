@@ -3,8 +3,8 @@
 Every writer's event is a `Write`: the input of its last linear map, that map's output, and what is needed to follow the
 write into the stream (post-norm, routing, the pattern and values of attention). Events are handed over one by one as
 the forward goes, so that a job may use them and let them go; a job that needs them later keeps them.
-The logits are computed at the rows that are wanted: a hook gathers them before the output embedding, so softcaps and scales
-are the model's own.
+The logits are computed at the rows that are wanted: a hook gathers them before the output embedding, so softcaps and
+scales are the model's own.
 
 Shapes: "asked" counts the positions looked at, the same number for each example.
 Cost: one forward pass; memory of what is kept. Knows nothing of targets or scores.

@@ -1,8 +1,8 @@
 """The transformers model inside another library's wrapper, found without importing that library.
 
-  peft `PeftModel`                          `.get_base_model()`, its adapters in place
-  nnsight `LanguageModel`                   `._model` (a torch module), its `.tokenizer`
-  TransformerLens `TransformerBridge`       `.original_model`, its `.tokenizer`
+peft `PeftModel`                          `.get_base_model()`, its adapters in place
+nnsight `LanguageModel`                   `._model` (a torch module), its `.tokenizer`
+TransformerLens `TransformerBridge`       `.original_model`, its `.tokenizer`
 """
 
 from typing import Any

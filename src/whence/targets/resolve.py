@@ -1,9 +1,9 @@
 """What the caller asked to explain, made definite: ids, directions or functions, with one label each.
 
-How forms are read. A string or an int is one token for every prompt. A list of them is several targets for every prompt.
-A tensor is per prompt: [example]; [example, 2] is (answer, foil) when one position is asked; with several positions asked,
-[example, asked] is a token per position. Foils take the same forms; one foil serves every target, one target every foil,
-and equally long lists go pair by pair.
+How forms are read. A string or an int is one token for every prompt. A list of them is several targets for every
+prompt. A tensor is per prompt: [example]; [example, 2] is (answer, foil) when one position is asked; with several
+positions asked, [example, asked] is a token per position. Foils take the same forms; one foil serves every target, one
+target every foil, and equally long lists go pair by pair.
 """
 
 from collections.abc import Callable, Sequence

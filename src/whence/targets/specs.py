@@ -7,8 +7,8 @@
   metric(function)           any differentiable function of one position's logits
   activation(key)            the pre-activation of a neuron or a feature: linear in the stream where it reads
 
-The nonlinear ones are explained at first order, at the logits that were seen: their ledger has a row `nonlinear` with what
-the first order leaves over, so that it still adds up to the number itself.
+The nonlinear ones are explained at first order, at the logits that were seen: their ledger has a row `nonlinear` with
+what the first order leaves over, so that it still adds up to the number itself.
 """
 
 from collections.abc import Callable, Sequence
