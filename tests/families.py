@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from whence.model.model import Model
 
+torch.set_num_threads(1)  # on models this small, threads only wait for one another
+
 VOCAB, LAYERS, WIDTH = 64, 3, 32
 TOKENS = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 SMALL = dict(hidden_size=WIDTH, initializer_range=0.15, **TOKENS)
@@ -165,15 +167,23 @@ def model_type(name: str) -> str:
     return name.split()[0]
 
 
-@cache
 def tiny(name: str, dtype: torch.dtype = torch.float32, seed: int = 1) -> PreTrainedModel:
     """The model of this name in evaluation mode, shared by every test of the process: do not change it; see `fresh`."""
+    return _tiny(name, dtype, seed)  # the cache tells a default from the same value written out
+
+
+def loaded(name: str, dtype: torch.dtype = torch.float32) -> Model:
+    """The same model, loaded by whence and shared likewise."""
+    return _loaded(name, dtype)
+
+
+@cache
+def _tiny(name: str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
     return fresh(name, dtype, seed)
 
 
 @cache
-def loaded(name: str, dtype: torch.dtype = torch.float32) -> Model:
-    """The same model, loaded by whence and shared likewise."""
+def _loaded(name: str, dtype: torch.dtype) -> Model:
     return Model(tiny(name, dtype))
 
 

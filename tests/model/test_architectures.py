@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 import torch
-from families import EVERY, FAMILIES, GRAPH_FAMILIES, LAYERS, loaded, model_type
 
+from families import EVERY, FAMILIES, GRAPH_FAMILIES, LAYERS, loaded, model_type
 from whence.model.architectures import ARCHITECTURES, support
 from whence.model.linear import weight_of
 

@@ -18,6 +18,10 @@ class Words:
         return SimpleNamespace(input_ids=[1, *(len(word) for word in text.split())])
 
 
+def encoded(ids: list[list[int]], mask: list[list[int]]) -> dict[str, torch.Tensor]:
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -31,10 +35,11 @@ class Words:
         (torch.tensor([4, 5], dtype=torch.int32), [[4, 5]]),
         ([torch.tensor([4, 5]), torch.tensor([6])], [[4, 5], [6]]),
         ({"input_ids": [4, 5]}, [[4, 5]]),
-        ({"input_ids": torch.tensor([[4, 5, 0], [6, 7, 8]]), "attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])}, [[4, 5], [6, 7, 8]]),
-        ({"input_ids": torch.tensor([[0, 4, 5], [6, 7, 8]]), "attention_mask": torch.tensor([[0, 1, 1], [1, 1, 1]])}, [[4, 5], [6, 7, 8]]),
+        (encoded([[4, 5, 0], [6, 7, 8]], [[1, 1, 0], [1, 1, 1]]), [[4, 5], [6, 7, 8]]),
+        (encoded([[0, 4, 5], [6, 7, 8]], [[0, 1, 1], [1, 1, 1]]), [[4, 5], [6, 7, 8]]),
+        (encoded([[0, 4, 5]], [[0, 1, 1]]), [[4, 5]]),
     ],
-)  # fmt: skip
+)
 def test_prompts_in_every_form_become_rows_of_ids(value: Any, expected: list[list[int]]) -> None:
     assert token_rows(value, Words()) == expected
 

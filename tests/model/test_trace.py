@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from families import EVERY, VOCAB, fresh, loaded, prompts
 from torch import Tensor, nn
 
+from families import EVERY, VOCAB, fresh, loaded, prompts
 from whence.errors import UnsupportedModelError
 from whence.model.batch import Batch, pack
 from whence.model.layout import bind
@@ -26,7 +26,7 @@ def hooks_of(module: nn.Module) -> int:
 
 
 def close(a: Tensor, b: Tensor) -> bool:
-    return float((a - b).abs().max()) <= 2e-5 * float(b.abs().max().clamp_min(1.0))
+    return float((a - b).detach().abs().max()) <= 2e-5 * float(b.detach().abs().max().clamp_min(1.0))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -101,7 +101,9 @@ def test_patterns_and_streams_are_recorded_only_where_asked() -> None:
     bare = record(layout, batch, batch.rows(-1))
     assert (bare.streams, bare.scales) == ({}, {})
     assert all(write.attention is None and write.sublayer is None for write in bare.writes)
-    rich = record(layout, batch, batch.rows(-1), wanted=Wanted(attention=True, sublayers=True, streams=frozenset({0, 2})))
+    rich = record(
+        layout, batch, batch.rows(-1), wanted=Wanted(attention=True, sublayers=True, streams=frozenset({0, 2}))
+    )
     assert rich.streams.keys() == {0, 2}
     assert torch.equal(rich.streams[2], rich.final.input)
     for write in rich.writes:

@@ -65,10 +65,10 @@ TASKS = (
         if kind != "simple"
     ),
     Task("agreement", "attractor", "right over wrong", _attractor, "noun pairs"),
-    Task("indirect object", "seen pairs", "right over wrong", grammar.indirect_object),
-    Task("indirect object", "seen pairs", "top-1", grammar.indirect_object),
+    Task("indirect object", "seen", "right over wrong", grammar.indirect_object),
+    Task("indirect object", "seen", "top-1", grammar.indirect_object),
     *(
-        Task("indirect object", "new pairs", metric, partial(grammar.indirect_object, held_out=True), "name pairs")
+        Task("indirect object", "new", metric, partial(grammar.indirect_object, held_out=True), "name pairs")
         for metric in ("right over wrong", "top-1")
     ),
     Task("greater-than", "", "later on top", grammar.greater_than),
@@ -76,8 +76,8 @@ TASKS = (
     Task("pronoun", "plain", "right over wrong", partial(_of_kind, grammar.pronoun, "plain")),
     Task("pronoun", "attractor", "right over wrong", partial(_of_kind, grammar.pronoun, "attractor")),
     Task("one hop", "", "top-1", grammar.one_hop),
-    Task("two hops", "seen cities", "top-1", grammar.two_hop),
-    Task("two hops", "new cities", "top-1", partial(grammar.two_hop, held_out=True), "cities"),
+    Task("two hops", "seen", "top-1", grammar.two_hop),
+    Task("two hops", "new", "top-1", partial(grammar.two_hop, held_out=True), "cities"),
     Task("list repetition", "", "top-1", grammar.induction),
     Task("opposites", "", "top-1", grammar.opposite),
     Task("addition", "", "top-1", grammar.addition),

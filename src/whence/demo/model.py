@@ -27,14 +27,14 @@ class ModelRecipe:
     n_layers: int = 4
     d_model: int = 128
     d_mlp: int = 352
-    steps: int = 3000
+    steps: int = 4000
     batch: int = 32
     context: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
 
 
-SMALL_MODEL = ModelRecipe(n_layers=2, d_model=64, d_mlp=176, steps=3000, learning_rate=6e-3)
+SMALL_MODEL = ModelRecipe(n_layers=2, d_model=64, d_mlp=176, steps=4000, learning_rate=5e-3)
 
 
 def train_model(

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
@@ -41,21 +42,25 @@ class Report:
         return Group(self._task_table(), self._dictionary_table())
 
     def _task_table(self) -> Table:
-        table = Table(title=f"Tasks (loss {self.about['loss']:.3f} nats a token)", title_justify="left")
-        for column in ("task", "metric", "never in training"):
-            table.add_column(column)
-        for column in ("items", "model", *self.in_place):
-            table.add_column(column, justify="right")
+        """Return one row a task, narrow enough for 80 columns; a star marks what training never combined."""
+        title = f"Tasks: the model alone (loss {self.about['loss']:.3f} nats a token), then with its MLPs replaced"
+        note = "* pairs of nouns or names, or cities, that no training sentence of the task combines"
+        table = Table(title=title, caption=note, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+        for column in ("task", "metric"):
+            table.add_column(column, no_wrap=True)
+        for column in ("model", *self.in_place):
+            table.add_column(column.replace("_", "\n"), justify="right")
         for row, score in enumerate(self.tasks):
-            others = (f"{scores[row].score:.3f}" for scores in self.in_place.values())
-            what = f"{score.family}, {score.variety}" if score.variety else score.family
-            table.add_row(what, score.metric, score.held_out, str(score.items), f"{score.score:.3f}", *others)
+            replaced = (f"{scores[row].score:.3f}" for scores in self.in_place.values())
+            what = ", ".join(filter(None, (score.family, score.variety))) + ("*" if score.held_out else "")
+            table.add_row(what, score.metric, f"{score.score:.3f}", *replaced)
         return table
 
     def _dictionary_table(self) -> Table:
-        table = Table(title="Dictionaries (each layer replaced alone, then all at once)", title_justify="left")
-        table.add_column("dictionary")
-        for column in ("layer", "FVU", "L0", "dead", "nats lost", "loss recovered"):
+        title = "Dictionaries: each layer replaced alone, then all at once"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        table.add_column("dictionary", no_wrap=True)
+        for column in ("layer", "FVU", "L0", "dead", "nats\nlost", "loss\nrecovered"):
             table.add_column(column, justify="right")
         for score in self.dictionaries:
             layer = "all" if score.layer is None else str(score.layer)

@@ -9,7 +9,7 @@ read are kept until u is known. Cost: see ledger.py. The sum is not checked here
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -105,6 +105,11 @@ def _plan(model: Model, request: Request) -> _Plan:
     layout = model.layout
     reading = reading_of(layout, request.resolved, request.dictionaries)
     features = place_features(layout, request.dictionaries if "feature" in request.by else (), model.d_model)
+    if features.start > reading.place:
+        raise ValueError(
+            f"the dictionary at {_site(features)} stands for a later stream than {reading.site}, where the target is read; "
+            "pass a dictionary of an earlier layer"
+        )
     writers = frozenset(w for w in layout.writers if features.start <= (w.layer, w.stage) < reading.place)
     runs: dict[str, Run] = features.stream_runs()
     if features.in_stream is None:
@@ -113,8 +118,14 @@ def _plan(model: Model, request: Request) -> _Plan:
             runs["pos_embed"] = Run(Node("pos_embed"))
     for writer in layout.writers:
         if writer in writers:
-            runs |= features.runs(writer) or writer_runs(layout, writer, request.by, request.batch.ids.shape[1])
+            runs |= features.runs(writer) or writer_runs(
+                layout, writer, request.by, request.batch.ids.shape[1], folded=request.fold_value_bias
+            )
     return _Plan(model, request, reading, features, writers, make_table(runs | _constant_runs(model, request, reading)))
+
+
+def _site(features: Features) -> str:
+    return "no site" if features.in_stream is None else f"{features.in_stream.layer}.{features.in_stream.site}"
 
 
 def _constant_runs(model: Model, request: Request, reading: Reading) -> dict[str, Run]:
@@ -158,6 +169,8 @@ def _kept(plan: _Plan) -> Effects:
     else:
         functional = preactivation(plan.model, plan.reading, trace)
     norm, inverse = _norm_and_scale(plan, trace)
+    # A row that is not there must not lend strength to the units it would have had.
+    inverse = inverse.masked_fill(plan.request.rows.to(inverse.device) < 0, 0)
     # A cross-layer feature's score is complete only after the last layer, so features are thinned out at the end.
     early = plan.request.top is not None and "feature" not in plan.request.by
     strongest = Strongest(plan.request.top) if early and plan.request.top is not None else None
@@ -168,7 +181,9 @@ def _kept(plan: _Plan) -> Effects:
         _score(plan, ledger, write)
     _score_stream(plan, ledger, trace)
     _score_constants(plan, ledger, functional, norm)
-    effects = Effects(stored.runs, ledger.scores, functional, trace)
+    resolved = plan.request.resolved
+    own = own_logits(resolved, trace) if isinstance(resolved, TokenTargets) and not resolved.centered else None
+    effects = Effects(stored.runs, ledger.scores, functional, trace, own)
     if strongest is not None:
         return _with_strongest(effects, ledger.scores, strongest)
     return effects if plan.request.top is None else _thinned(plan, effects, plan.request.top)
@@ -181,10 +196,10 @@ def _from_trace(plan: _Plan, trace: Trace) -> Functional:
     return from_known(plan.model, resolved, vectors, trace)
 
 
-def _norm_and_scale(plan: _Plan, trace: Trace) -> tuple[NormMap | None, Tensor | None]:
+def _norm_and_scale(plan: _Plan, trace: Trace) -> tuple[NormMap | None, Float[Tensor, "example asked"]]:
     norm = plan.reading.norm
     if norm is None:
-        return None, None
+        return None, torch.ones_like(plan.request.rows, dtype=plan.model.accumulation)
     around: Around = trace.final if plan.reading.unit is None else trace.around[norm]
     probed = probe_norm(norm, plan.model.d_model)
     return probed, probed.inverse_scale(around.input, around.output)
@@ -251,9 +266,11 @@ def _without_units(table: Table) -> dict[str, Run]:
 
 
 def _with_strongest(effects: Effects, others: Tensor, strongest: Strongest) -> Effects:
+    if not strongest.candidates:  # nothing before the place that is read has such units
+        return replace(effects, scores=others)
     runs, scores, rest = strongest.result()
     everything = torch.cat([others, scores.to(others), rest.to(others)[..., None]], dim=-1)
-    return Effects((*effects.runs, *runs, Run(Node("rest"))), everything, effects.functional, effects.trace)
+    return replace(effects, runs=(*effects.runs, *runs, Run(Node("rest"))), scores=everything)
 
 
 def _thinned(plan: _Plan, effects: Effects, top: int) -> Effects:
@@ -265,6 +282,4 @@ def _thinned(plan: _Plan, effects: Effects, top: int) -> Effects:
         else:
             strongest.take(slot.run, scores)
     runs = tuple(_without_units(plan.table).values())
-    return _with_strongest(
-        Effects(runs, effects.scores, effects.functional, effects.trace), torch.cat(others, -1), strongest
-    )
+    return _with_strongest(replace(effects, runs=runs), torch.cat(others, -1), strongest)

@@ -94,9 +94,10 @@ def _metric(model: Model, metric: MetricTargets, logits: Tensor, raw: Tensor, tr
     values: list[Tensor] = []
     gradients: list[Tensor] = []
     with torch.enable_grad():
-        for function in metric.functions:
+        for function, label in zip(metric.functions, metric.labels, strict=True):
             leaf = logits.detach().clone().requires_grad_()
             value = function(leaf)
+            _check_metric(label, value)
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
             values.append(value.detach())
             gradients.append(gradient * slope)
@@ -105,6 +106,15 @@ def _metric(model: Model, metric: MetricTargets, logits: Tensor, raw: Tensor, tr
     linear = dot(trace.final.output.to(vectors), vectors) + constant
     labels = (metric.labels,) * len(logits)
     return Functional(vectors, constant, value, value - linear, labels)
+
+
+def _check_metric(label: str, value: Float[Tensor, "example asked"]) -> None:
+    if not value.requires_grad:
+        raise ValueError(f"{label}: its value does not depend on the logits differentiably, so no part has an effect")
+    if not bool(value.isfinite().all()):
+        raise ValueError(
+            f"{label}: its value is {float(value[~value.isfinite()][0])} at these logits; it must be finite"
+        )
 
 
 def _secant(model: Model, logits: Tensor, raw: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """How finely a model is told apart: the granularities, which of them go together, and which mean something for a model.
 
-A granularity splits some kinds of writers into units and leaves the others whole; two that split different kinds may be asked
-for in one pass, e.g. ("head", "neuron").
+A granularity splits some kinds of writers into units and leaves the others whole; two that split different kinds may be
+asked for in one pass, e.g. ("head", "neuron"). Knows nothing of rows or scores.
 """
 
 from collections.abc import Sequence

@@ -22,6 +22,7 @@ from whence.engine.strongest import Strongest
 from whence.engine.table import Table
 from whence.model.attention import Attention, expand_groups
 from whence.model.experts import bias_of, down_map, neurons
+from whence.model.layout import Writer
 from whence.model.linear import constant_of, pull_linear
 from whence.model.norms import probe_norm
 from whence.model.trace import Routed, Write
@@ -110,6 +111,7 @@ class Ledger:
         slot = self.table.slots[write.writer.key]
         if slot.run.units is None:
             whole = pulled.scale(dot(write.output.to(pulled.covector), pulled.covector))
+            bias = self._with_value_bias(write, pulled, bias)
             self.put(write.writer.key, whole if bias is None else whole - bias)
         elif isinstance(write.input, Routed):
             self.put(write.writer.key, self._experts(write, write.input, pulled))
@@ -146,13 +148,23 @@ class Ledger:
         if writer.heads is None or run.node.name in ("mlp.neuron", "ssm.channel"):
             return a[:, :, None] * back, None
         back = back.unflatten(-1, (writer.heads, -1))
+        constant = self._value_bias(writer)
+        moved = None if constant is None else (back * constant.to(back)).sum(-1)
         if run.axis == "source" and write.attention is not None:
-            return source_scores(write.attention, back), None
+            return source_scores(write.attention, back, moved), None if moved is None else moved.sum(-1)
         heads = head_scores(a.unflatten(-1, (writer.heads, -1)), back)
-        if self.value_bias is None or writer.name != "attn":
-            return heads, None
-        moved = (back * self.value_bias[writer.layer].to(back)).sum(-1)
-        return heads - moved, moved.sum(-1)
+        return (heads, None) if moved is None else (heads - moved, moved.sum(-1))
+
+    def _value_bias(self, writer: Writer) -> Float[Tensor, "head d_head"] | None:
+        return self.value_bias[writer.layer] if self.value_bias is not None and writer.name == "attn" else None
+
+    def _with_value_bias(self, write: Write, pulled: Pulled, bias: Tensor | None) -> Tensor | None:
+        """The bias of an undivided write, with what its value biases send through it."""
+        constant = self._value_bias(write.writer)
+        if constant is None or bias is None:
+            return bias
+        back = pull_linear(write.writer.write, pulled.covector, constant.numel())
+        return bias + pulled.scale((back @ constant.to(back).flatten()).expand(*self.scores.shape[:3]))
 
     def _experts(self, write: Write, routed: Routed, pulled: Pulled) -> Tensor:
         """Scores of experts, or of their neurons, one chosen expert at a time."""
@@ -196,10 +208,16 @@ def head_scores(
 
 
 def source_scores(
-    attention: Attention, back: Float[Tensor, "_ _ target head d_head"]
+    attention: Attention,
+    back: Float[Tensor, "_ _ target head d_head"],
+    folded: Float[Tensor, "_ _ target head"] | None = None,
 ) -> Float[Tensor, "example asked target unit"]:
-    """A[q, k] (v_k . (W^T w)_h) for every head and source token, a head's source tokens side by side."""
+    """A[q, k] (v_k . (W^T w)_h) for every head and source token, a head's source tokens side by side.
+
+    `folded` is what the values' bias scores, (b_V . (W^T w)_h), where it is left out of them.
+    """
     pattern = attention.pattern.to(back)
     value = expand_groups(attention.value, pattern.shape[1]).to(back)
     reads = torch.einsum("ehkc,eathc->eathk", value, back.expand(len(value), *back.shape[1:]))
+    reads = reads if folded is None else reads - folded[..., None]
     return (pattern.transpose(1, 2)[:, :, None] * reads).flatten(-2)

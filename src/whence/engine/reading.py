@@ -89,7 +89,7 @@ def _behind_mlp_norm(layout: Layout, node: Node, layer: int, dictionaries: Colle
     place = (layer, writer.stage)
     if node.name == "mlp.feature":
         return Reading(
-            place, writer.norm, writer.module, site, None, (node, writer, _dictionary_for(node, layer, dictionaries))
+            place, writer.norm, writer.entrance, site, None, (node, writer, _dictionary_for(node, layer, dictionaries))
         )
     gated = writer.gate is not None
     if gated != (node.end is not None):

@@ -53,7 +53,9 @@ def make_table(runs: dict[str, Run]) -> Table:
     return Table(slots, start)
 
 
-def writer_runs(layout: Layout, writer: Writer, by: frozenset[Granularity], keys: int) -> dict[str, Run]:
+def writer_runs(
+    layout: Layout, writer: Writer, by: frozenset[Granularity], keys: int, *, folded: bool = False
+) -> dict[str, Run]:
     """The rows of one writer.
 
     Args:
@@ -61,6 +63,7 @@ def writer_runs(layout: Layout, writer: Writer, by: frozenset[Granularity], keys
         writer: the writer.
         by: how finely it is told apart; a writer without such units stays whole.
         keys: number of source tokens.
+        folded: value biases are counted as bias, so that attention has such a row in any case.
     """
     node = {"layer": writer.layer}
     units: Run | None = None
@@ -81,7 +84,7 @@ def writer_runs(layout: Layout, writer: Writer, by: frozenset[Granularity], keys
     elif writer.name == "ssm" and "head" in by and writer.heads:
         units = Run(Node("ssm.head", index=0, **node), range(writer.heads))
     runs = {writer.key: units or Run(Node(writer.name, **node))}
-    if _has_constant(writer):
+    if _has_constant(writer) or (folded and writer.name == "attn"):
         runs[f"{writer.key}.bias"] = Run(Node(f"{writer.name}.bias", **node))
     return runs
 

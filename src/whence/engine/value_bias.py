@@ -24,6 +24,8 @@ def value_biases(layout: Layout) -> dict[int, Float[Tensor, "head d_head"]]:
             bias is not a constant.
     """
     how = layout.architecture.patterns
+    if not layout.attention:
+        return {}
     if how is None:
         raise NotImplementedError(
             f"fold_value_bias: attention of {type(layout.hf).__name__} cannot be read; pass fold_value_bias=False"

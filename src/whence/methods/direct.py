@@ -12,8 +12,7 @@ Cost: one forward pass, without the output embedding where the tokens are known,
 direction. Knows nothing of indirect effects: what a part makes later parts write is on their account.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -27,6 +26,7 @@ from whence.methods.provenance import provenance
 from whence.methods.views import accumulate, by_layer, without_constants
 from whence.model.model import Model
 from whence.results.scores import Keys, Scores
+from whence.results.sums import sum_and_magnitude
 from whence.targets.resolve import resolve
 from whence.targets.specs import ActivationTarget
 
@@ -96,11 +96,19 @@ def direct_logit_attribution(
     resolved = resolve(model, len(batch.ids), rows.shape[1], targets, foils, centered=centered)
     request = Request(batch, rows, resolved, units, dictionaries, fold_value_bias, top)
     effects = direct_effects(model, request)
-    options = dict(
-        by=by if isinstance(by, str) else list(by), position=position if position is None or isinstance(position, int) else list(position),
-        centered=centered, bias=bias, accumulated=accumulated, fold_value_bias=fold_value_bias, top=top,
-        frozen={"norms": "final" if not isinstance(resolved, ActivationTarget) else "the reader's", "attention": "as recorded"},
-    )  # fmt: skip
+    options = {
+        "by": by if isinstance(by, str) else list(by),
+        "position": position if position is None or isinstance(position, int) else list(position),
+        "centered": centered,
+        "bias": bias,
+        "accumulated": accumulated,
+        "fold_value_bias": fold_value_bias,
+        "top": top,
+        "frozen": {
+            "norms": "the reader's" if isinstance(resolved, ActivationTarget) else "final",
+            "attention": "as recorded",
+        },
+    }
     scores = _scores(model, request, effects, isinstance(position, int), options)
     if bias == "exclude":
         scores = without_constants(scores)
@@ -134,10 +142,15 @@ def _dictionaries(units: frozenset[Granularity], given: Any, targets: Any) -> tu
         return ()
     if not wanted:
         raise ValueError(f"dictionary= is for by='feature' or a feature as target, not by={_said(units)}")
-    several = (given,) if isinstance(given, Transcoder | SAE | CrossLayerTranscoder) else tuple(given)
-    odd = next((one for one in several if not isinstance(one, Transcoder | SAE | CrossLayerTranscoder)), None)
-    if odd is not None or not several:
-        raise TypeError(f"dictionary holds {type(odd).__name__}; it takes Transcoder, SAE and CrossLayerTranscoder")
+    several: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    odd = [type(one).__name__ for one in several if not isinstance(one, Transcoder | SAE | CrossLayerTranscoder)]
+    if odd:
+        raise TypeError(
+            f"dictionary= is or holds a {odd[0]}; it takes Transcoder, SAE and CrossLayerTranscoder objects, which "
+            "whence.load_dictionary reads from a folder"
+        )
+    if not several:
+        raise ValueError("dictionary= is empty; pass at least one dictionary")
     return several
 
 
@@ -146,12 +159,13 @@ def _scores(model: Model, request: Request, effects: Effects, single: bool, opti
     functional, batch, rows = effects.functional, request.batch, request.rows
     _check_logits(model, effects)
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
-    real = (rows >= 0)[..., None]
-    values = effects.scores.masked_fill_(~real[..., None].to(effects.scores.device), 0).cpu()
-    target = functional.value.masked_fill(~real.to(functional.value.device), 0).cpu()
-    gap = (target.double() - values.sum(-1, dtype=torch.float64)).abs()
-    size = torch.linalg.vector_norm(values, ord=1, dim=-1, dtype=torch.float64)
-    refuse_gap(gap, size, tolerance)
+    values, target = effects.scores, functional.value
+    missing = (rows < 0)[..., None].to(values.device)
+    if missing.any():  # spares a pass over the table where every prompt is as long
+        values, target = values.masked_fill_(missing[..., None], 0), target.masked_fill(missing, 0)
+    values, target = values.cpu(), target.cpu()
+    total, size = sum_and_magnitude(values, -1)
+    refuse_gap((target.double() - total).abs(), size, tolerance)
     several = target.shape[2] > 1
     keep = [slice(None), 0 if single else slice(None), slice(None) if several else 0]
     ids = [row[: int(length)] for row, length in zip(batch.ids.tolist(), batch.lengths, strict=True)]

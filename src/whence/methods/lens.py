@@ -69,7 +69,7 @@ def logit_lens(model: Model, input: Any, *, position: int | Sequence[int] | None
     """
     batch, layout = model.batch(input), model.layout
     rows = batch.rows(position)
-    trace = record(layout, batch, rows, wanted=Wanted(streams=frozenset(range(model.n_layers - 1))))
+    trace = record(layout, batch, rows, wanted=Wanted(writes=False, streams=frozenset(range(model.n_layers - 1))))
     start = trace.embedding if trace.position is None else trace.embedding + trace.position
     streams = [start, *(trace.streams[layer] for layer in range(model.n_layers - 1))]
     logits = [_read(model, stream) for stream in streams]

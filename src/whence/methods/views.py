@@ -12,16 +12,22 @@ from whence.results.scores import Keys, Scores
 
 def without_constants(scores: Scores) -> Scores:
     """The rows that are no biases, explaining the number less all biases."""
-    constant = torch.tensor([key.name.endswith(".bias") for key in scores.keys])
+    runs = scores.keys.runs  # a run of units is told by its template, so no node is made per neuron
+    kept = [run for run in runs if not run.node.name.endswith(".bias")]
+    constant = torch.tensor([run.node.name.endswith(".bias") for run in runs for _ in range(len(run))])
     dropped = scores.values[constant].sum(0, dtype=torch.float64)
-    kept = [key for key, drop in zip(scores.keys, constant.tolist(), strict=True) if not drop]
     target = (scores.target.double() - dropped).to(scores.target.dtype)
-    return replace(scores, keys=Keys.of(kept), values=scores.values[~constant], target=target)
+    return replace(scores, keys=Keys(kept), values=scores.values[~constant], target=target)
 
 
 def by_layer(scores: Scores) -> Scores:
     """One row for everything a block writes, its biases included; embeddings and constants as they are."""
-    return _grouped(scores, [key if key.layer is None else Node("block", key.layer) for key in scores.keys])
+    return _grouped(scores, [key if _stands_alone(key) else Node("block", key.layer) for key in scores.keys])
+
+
+def _stands_alone(key: Node) -> bool:
+    """Whether a row belongs to no block: embeddings, and constants of the end or of the unit being explained."""
+    return key.layer is None or key.name.startswith("resid")
 
 
 def accumulate(scores: Scores, layout: Layout, *, per_layer: bool) -> Scores:
@@ -37,7 +43,7 @@ def accumulate(scores: Scores, layout: Layout, *, per_layer: bool) -> Scores:
     last = {layer: max(writer.stage for writer in layout.of(layer)) for layer in range(len(layout.blocks))}
 
     def site_after(key: Node) -> Node:
-        if key.layer is None:
+        if key.layer is None or _stands_alone(key):
             return key if key.name not in ("embed", "pos_embed") else Node("resid_pre", 0)
         final = per_layer or stages[str(key).removesuffix(".bias")] == last[key.layer]
         return Node("resid_post" if final else "resid_mid", key.layer)

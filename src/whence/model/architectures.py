@@ -57,7 +57,8 @@ MLP = Sublayer(
     "mlp", "mlp", "mlp.down_proj", "post_attention_layernorm", stage=1, up="mlp.up_proj", gate="mlp.gate_proj"
 )
 MOE = Sublayer("moe", "mlp", "mlp.experts", "post_attention_layernorm", stage=1)
-LLAMA = Architecture((ATTN, MLP, MOE), patterns="registry", frozen=True)
+LLAMA = Architecture((ATTN, MLP), patterns="registry", frozen=True)
+LLAMA_MOE = replace(LLAMA, sublayers=(ATTN, MLP, MOE))
 
 GPT_ATTN = Sublayer("attn", "attn", "attn.c_proj|attn.out_proj", "ln_1", heads="num_attention_heads")
 GPT_MLP = Sublayer("mlp", "mlp", "mlp.c_proj|mlp.fc_out", "ln_2", stage=1, up="mlp.c_fc|mlp.fc_in")
@@ -171,11 +172,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         sublayers=(ATTN, replace(MLP, norm="input_layernorm", stage=0)),
         logit_scale=lambda config: config.logit_scale,
     ),
-    "mixtral": LLAMA,
-    "qwen2_moe": replace(LLAMA, frozen=False),
-    "qwen3_moe": LLAMA,
-    "olmoe": replace(LLAMA, frozen=False),
-    "gpt_oss": LLAMA,
+    "mixtral": LLAMA_MOE,
+    "qwen2_moe": replace(LLAMA_MOE, frozen=False),
+    "qwen3_moe": LLAMA_MOE,
+    "olmoe": replace(LLAMA_MOE, frozen=False),
+    "gpt_oss": LLAMA_MOE,
     "mamba": MAMBA,
     "mamba2": replace(MAMBA, sublayers=(replace(MAMBA.sublayers[0], heads="num_heads"),)),
     "jamba": Architecture(

@@ -11,7 +11,7 @@ Cost: eager attention, a [head, query, key] pattern per layer while it is read.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -78,10 +78,11 @@ def _registry_attention(
 
 def _method_attention(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:
     """A stand-in for `_attn`, which works on [example, head, query, d_head]."""
+    own_attn: Any = vars(type(module))["_attn"]
 
     def attn(self: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         def own() -> tuple[Tensor, Tensor]:
-            z, pattern = type(module)._attn(self, query, key, value, *args, **kwargs)  # pyright: ignore[reportCallIssue]
+            z, pattern = own_attn(self, query, key, value, *args, **kwargs)
             return z.transpose(1, 2), pattern
 
         z, pattern = _through(module, value, own)
@@ -101,7 +102,7 @@ def _register() -> None:
 @contextmanager
 def tapped(
     hf: Any, modules: tuple[nn.Module, ...], how: Literal["registry", "method"], tape: AttentionTape
-) -> Iterator[None]:
+) -> Generator[None]:
     """Route the attention of these modules through a tape while inside; restored on the way out, also on errors."""
     with ExitStack() as stack:
         token = _tape.set(tape)

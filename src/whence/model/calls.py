@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from whence.model.hooks import After, hooked, main_output
+from whence.model.hooks import After, hooked
 
 
 class Puzzle(Exception):
@@ -38,7 +38,8 @@ def observe(hf: Any, ids: Int[Tensor, "one pos"]) -> tuple[list[Call], Float[Ten
         def take(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
             first = _by_token(given[0], ids) if given else None
-            calls.append(Call(path, module, first, _by_token(main_output(output), ids), len(given)))
+            main = output[0] if isinstance(output, tuple) else output
+            calls.append(Call(path, module, first, _by_token(main, ids), len(given)))
 
         return module, take
 

@@ -13,7 +13,7 @@ Cost: two forward hooks a block and eager attention. Only for families whose ent
 is refused, since nothing here holds it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ from whence.model.norms import probe_norm
 
 
 @contextmanager
-def frozen(layout: Layout) -> Iterator[None]:
+def frozen(layout: Layout) -> Generator[None]:
     """Inside, the first forward pass records the constants and later ones replay them on inputs of the same shape.
 
     Raises:

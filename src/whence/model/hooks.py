@@ -3,7 +3,7 @@
 Cost: one Python call per hooked module and forward pass. Knows nothing of what the hooks are for.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -17,7 +17,7 @@ _paused: ContextVar[bool] = ContextVar("whence_hooks_paused", default=False)
 
 
 @contextmanager
-def hooks_paused() -> Iterator[None]:
+def hooks_paused() -> Generator[None]:
     """Call modules without being heard: for asking one module a question while the model is being recorded."""
     token = _paused.set(True)
     try:
@@ -29,7 +29,7 @@ def hooks_paused() -> Iterator[None]:
 @contextmanager
 def hooked(
     after: Iterable[tuple[nn.Module, After]] = (), before: Iterable[tuple[nn.Module, Before]] = ()
-) -> Iterator[None]:
+) -> Generator[None]:
     """Call functions around modules while inside.
 
     Args:

@@ -36,6 +36,11 @@ class Writer:
         """The node key of everything this writer adds to the stream."""
         return f"{self.layer}.{self.name}"
 
+    @property
+    def entrance(self) -> nn.Module:
+        """The module given what the sublayer reads; its first map, where a family has no module for the whole (OPT)."""
+        return self.up if self.module is self.write and self.up is not None else self.module
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:

@@ -19,7 +19,7 @@ from whence.model.layout import Layout, bind
 from whence.model.linear import accumulation_dtype, constant_of, rows_of
 from whence.model.selfcheck import Check, refuse_unless_passed, self_check
 from whence.model.structure import infer
-from whence.model.trace import record
+from whence.model.trace import Trace, Wanted, record
 from whence.model.unwrap import unwrap
 
 
@@ -81,7 +81,7 @@ class Model:
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        hf = AutoModelForCausalLM.from_pretrained(name_or_path, revision=revision, dtype=dtype or "auto")
+        hf: Any = AutoModelForCausalLM.from_pretrained(name_or_path, revision=revision, dtype=dtype or "auto")
         hf = hf.to(device) if device is not None else hf
         try:
             tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
@@ -136,9 +136,9 @@ class Model:
         """The id of exactly one token."""
         return tokens.token_id(self.tokenizer, self.vocab_size, token)
 
-    def token_text(self, token_id: int) -> str:
+    def token_text(self, id: int) -> str:
         """The text of one token, leading space included."""
-        return tokens.token_text(self.tokenizer, token_id)
+        return tokens.token_text(self.tokenizer, id)
 
     # ------------------------------------------------------------ logits
     def unembedding(self, ids: Int[Tensor, " k"]) -> Float[Tensor, "k d_model"]:
@@ -154,12 +154,42 @@ class Model:
     def logits(self, value: Any, position: int | Sequence[int] | None = -1) -> Float[Tensor, "example asked vocab"]:
         """The model's own logits at the positions asked for, computed nowhere else."""
         batch = self.batch(value)
-        return record(self.layout, batch, batch.rows(position), on_write=lambda _: None).logits
+        return record(self.layout, batch, batch.rows(position), wanted=Wanted(writes=False)).logits
+
+    def trace(
+        self,
+        value: Any,
+        position: int | Sequence[int] | None = None,
+        *,
+        writes: bool = False,
+        attention: bool = False,
+        scales: bool = False,
+        streams: Sequence[int] = (),
+    ) -> Trace:
+        """What one forward pass leaves behind at the positions asked for: logits, embeddings, final stream, and more.
+
+        Args:
+            value: prompts, in any form `batch` takes; shorter ones are padded and masked.
+            position: one position, several, or None for all; negative ones count from each prompt's end.
+            writes: keep every writer's input and output.
+            attention: keep patterns and values, by layer.
+            scales: keep 1 / sigma of every norm in the blocks.
+            streams: layers after which to keep the stream.
+
+        Example:
+            >>> import whence
+            >>> model = whence.Model.from_pretrained(whence.demo.model_path())
+            >>> model.trace("The actor sings", attention=True).attention[0].pattern.shape
+            torch.Size([1, 4, 4, 4])
+        """
+        batch = self.batch(value)
+        wanted = Wanted(writes=writes, attention=attention, scales=scales, streams=frozenset(streams))
+        return record(self.layout, batch, batch.rows(position), wanted=wanted)
 
 
 def _architecture(hf: Any) -> tuple[Architecture, bool]:
     """The family's entry, or one inferred from the model's structure; and whether it was listed."""
-    family = getattr(hf.config, "model_type", None)
+    family = str(getattr(hf.config, "model_type", None))
     if family in ARCHITECTURES:
         refuse_unknown_fields(hf)
         return ARCHITECTURES[family], True

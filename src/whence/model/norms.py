@@ -34,11 +34,11 @@ class NormMap:
 
     def pull(self, covector: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """The covector before the norm, up to the factor 1 / sigma of each row."""
-        return self.centre(self.gain * covector)
+        return self.centre(self.gain.to(covector) * covector)
 
     def constant(self, covector: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows"]:
         """What the norm's bias adds."""
-        return covector @ self.bias
+        return covector @ self.bias.to(covector)
 
     def inverse_scale(
         self, x: Float[Tensor, "*rows d_model"], y: Float[Tensor, "*rows d_model"]

@@ -2,7 +2,8 @@
 
   stream    embeddings + every writer's addition = the input of the final norm
   logit     a direction pulled back through the frozen final norm, dotted with the stream, = the logit (scale and cap
-  included) future    no attention pattern puts weight on a later or a padded token
+            included)
+  future    no attention pattern puts weight on a later or a padded token
   reach     pattern times values = what the output map of attention read (source tokens add up to heads)
   frozen    with patterns, norm scales and MLPs held, the forward pass is the plain one ...
   affine    ... and f(x + h) + f(x - h) = 2 f(x) for a large step h: what is held is really constant
@@ -47,6 +48,19 @@ class Check:
         return self.error <= self.bound
 
 
+class SelfCheckError(UnsupportedModelError):
+    """A model that does not do what its family's entry claims.
+
+    Args:
+        sentence: the first failed line, with what to do.
+        checks: every line, passed or not.
+    """
+
+    def __init__(self, sentence: str, checks: list[Check]) -> None:
+        super().__init__(sentence)
+        self.checks = checks
+
+
 @torch.no_grad()
 def self_check(layout: Layout, vocab_size: int) -> list[Check]:
     """Every line that the model's entry makes testable."""
@@ -73,17 +87,18 @@ def refuse_unless_passed(layout: Layout, checks: list[Check]) -> None:
     """Raise the first failed line as an error.
 
     Raises:
-        UnsupportedModelError: naming the model, the claim, the value and what to do.
+        SelfCheckError: naming the model, the claim, the value and what to do.
     """
     for check in checks:
         if not check.passed:
             # Some releases drop an attention softcap in every kernel but eager.
             hint = ", or its attention kernel: try attn_implementation='eager'" if check.name == "frozen" else ""
-            raise UnsupportedModelError(
+            raise SelfCheckError(
                 f"{type(layout.hf).__name__} ({layout.hf.config.model_type}) failed its self-check {check.name!r}: "
                 f"{check.claim}, but the relative error is {check.error:.1e} (bound {check.bound:.0e}). The model differs "
                 "from its family's entry in whence.model.architectures (remote code, an edited forward or an unknown "
-                f"multiplier?){hint}; see docs/adding-a-model.md."
+                f"multiplier?){hint}; see docs/adding-a-model.md.",
+                checks,
             )
 
 

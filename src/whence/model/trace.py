@@ -60,7 +60,8 @@ class Write:
 class Wanted:
     """What a forward pass should leave behind besides logits, embeddings and the final stream."""
 
-    attention: bool = False  # patterns and values, with every attention write
+    writes: bool = True  # every writer's input and output
+    attention: bool = False  # patterns and values: with every attention write, or by layer where writes are not kept
     sublayers: bool = False  # input and output of whole sublayers, with every write
     streams: frozenset[int] = field(default_factory=frozenset[int])  # the stream after these layers
     scales: bool = False  # 1 / sigma of every norm that a sublayer reads through, and of every post-norm
@@ -79,6 +80,7 @@ class Trace:
     logits: Float[Tensor, "example kept vocab"]
     raw: Float[Tensor, "example kept vocab"]  # the output embedding's own: before scale and softcap
     writes: tuple[Write, ...] = ()
+    attention: dict[int, Attention] = field(default_factory=dict[int, Attention])  # by layer; pattern rows of the asked
     streams: dict[int, Float[Tensor, "example asked d_model"]] = field(default_factory=dict[int, Tensor])
     scales: dict[nn.Module, Float[Tensor, "example asked"]] = field(default_factory=dict[nn.Module, Tensor])
     around: dict[nn.Module, Around] = field(default_factory=dict[nn.Module, Around])
@@ -145,7 +147,8 @@ class _Recorder:
         self.layout, self.batch, self.rows, self.wanted, self.on_write = layout, batch, rows, wanted, on_write
         everything = torch.arange(batch.ids.shape[1], device=rows.device).expand_as(batch.ids)
         self.whole = rows.shape == batch.ids.shape and bool((rows == everything).all())
-        self.parts: dict[Writer, dict[str, Any]] = {writer: {} for writer in layout.writers}
+        self.parts: dict[Writer, dict[str, Any]] = {writer: {} for writer in layout.writers if wanted.writes}
+        self.attention: dict[int, Attention] = {}
         self.single: dict[str, Any] = {}
         self.streams: dict[int, Tensor] = {}
         self.scales: dict[nn.Module, Tensor] = {}
@@ -192,7 +195,7 @@ class _Recorder:
         hooks += [(module, self.around_taker(module)) for module in wanted.around]
         if layout.position is not None:
             hooks.append((layout.position, lambda _, __, output: self.single.update(position=self.take(output))))
-        for writer in layout.writers:
+        for writer in self.parts:
             for part, module in self.needed(writer).items():
                 hooks.append((module, self.taker(writer, part)))
         for layer in wanted.streams:
@@ -206,7 +209,7 @@ class _Recorder:
         """The modules whose calls make up a write; attention reports itself."""
         parts = {"write": writer.write, "post_norm": writer.post_norm, "shared_gate": writer.shared_gate}
         if self.wanted.sublayers:
-            parts["sublayer"] = writer.module
+            parts["sublayer"] = writer.entrance
         return {name: module for name, module in parts.items() if module is not None}
 
     def taker(self, writer: Writer, part: str) -> After:
@@ -227,7 +230,11 @@ class _Recorder:
         if not self.whole:
             examples = torch.arange(len(pattern), device=pattern.device)[:, None]
             pattern = pattern.transpose(1, 2)[examples, self.rows.to(pattern.device)].transpose(1, 2)
-        self.parts[self.by_attention[module]]["attention"] = Attention(pattern, attention.value)
+        writer, seen = self.by_attention[module], Attention(pattern, attention.value)
+        if writer in self.parts:
+            self.parts[writer]["attention"] = seen
+        if self.keeping:
+            self.attention[writer.layer] = seen
 
     def stream_taker(self, layer: int) -> After:
         return lambda _, __, output: self.streams.update({layer: self.take(main_output(output))})
@@ -293,6 +300,7 @@ class _Recorder:
             logits=logits,
             raw=self.single["raw"],
             writes=writes,
+            attention=self.attention,
             streams=self.streams,
             scales=self.scales,
             around=self.modules,

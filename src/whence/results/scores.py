@@ -21,6 +21,7 @@ from whence.results.checks import check_list, check_numbers
 from whence.results.keys import Node
 from whence.results.rows import Keys
 from whence.results.runs import Run
+from whence.results.sums import sum_and_magnitude
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -81,13 +82,13 @@ class Scores:
     @property
     def remainder(self) -> Float64[Tensor, "example *rest"]:
         """What no part carries: target − Σ parts."""
-        total = self.values[-1].double() if self.running else self.values.sum(0, dtype=torch.float64)
+        total = self.values[-1].double() if self.running else sum_and_magnitude(self.values, 0)[0]
         return self.target.double() - total
 
     @property
     def magnitude(self) -> Float64[Tensor, "example *rest"]:
         """Σ|parts|, the scale a remainder is judged by."""
-        return self.parts.abs().sum(0, dtype=torch.float64)
+        return sum_and_magnitude(self.parts, 0)[1]
 
     def mean(self) -> "Scores":
         """The mean over examples, as scores of one example. What the examples do not share is left out.

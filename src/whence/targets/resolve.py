@@ -90,6 +90,8 @@ def resolve(
         return MostLikely(centered)
     ids = _ids(model, targets, examples, asked, "targets")
     if foils is None and isinstance(targets, Tensor) and targets.ndim == 2 and asked == 1 and targets.shape[1] == 2:
+        if centered:
+            raise ValueError("centered=True subtracts the mean logit; it cannot be combined with (answer, foil) pairs")
         return TokenTargets(ids[..., :1], ids[..., 1:], centered)
     if foils is None:
         return TokenTargets(ids, None, centered)

@@ -142,10 +142,10 @@ def kl_divergence(reference: Float[Tensor, " vocab"]) -> Divergence:
     """The target KL(reference ‖ model), in nats, of the distribution of these reference logits.
 
     Raises:
-        ValueError: NaN or +inf among the reference logits.
+        ValueError: NaN or +inf among the reference logits, or none that is finite.
     """
-    if reference.isnan().any() or (reference == float("inf")).any():
-        raise ValueError("kl_divergence: the reference logits hold NaN or +inf")
+    if not reference.amax().isfinite():  # NaN if any is
+        raise ValueError("kl_divergence: the reference logits hold NaN or +inf, or no finite one")
     return Divergence(reference)
 
 
@@ -158,9 +158,11 @@ def activation(key: str | Node) -> ActivationTarget:
     """The target of a neuron's or feature's pre-activation, e.g. "3.mlp.neuron:17" (".gate" or ".up" if gated).
 
     Raises:
-        ValueError: the key names something that has no pre-activation.
+        ValueError: the key names something that has no pre-activation, or a position.
     """
     node = Node.parse(key) if isinstance(key, str) else key
     if node.name not in ("mlp.neuron", "mlp.feature") and not node.name.endswith(".feature"):
         raise ValueError(f"activation: {node} has no pre-activation; name a neuron (3.mlp.neuron:17) or a feature")
+    if node.position is not None:
+        raise ValueError(f"activation: {node} names a position; leave '@{node.position}' out and pass position=")
     return ActivationTarget(node)

@@ -1,0 +1,56 @@
+"""The command line: results on stdout, everything else on stderr, mistakes in one sentence with exit code 2.
+
+Each command imports what it needs when it runs, so `whence --help` and `whence --version` load no torch.
+"""
+
+import os
+import sys
+from importlib.metadata import version
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from whence.cli import check, demo, dla, models
+from whence.cli.errors import Commands
+
+app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
+app.command("dla")(dla.dla)
+app.command("demo")(demo.demo)
+app.command("models")(models.models)
+app.command("check")(check.check)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        others = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+        typer.echo(f"whence {version('whence')} ({others}, Python {sys.version.split()[0]})")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def whence(
+    context: typer.Context,
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version of whence and leave."),
+    ] = False,
+) -> None:
+    """Where did this output come from? Attribution for Hugging Face language models, in rows that add up.
+
+    Start with: whence demo
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line of this process, and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without the character for a bar still gets the numbers
+            stream.reconfigure(errors="replace")
+    try:
+        app()
+    except BrokenPipeError:  # the reader has left (`| head`), and what Python would flush at its end has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
