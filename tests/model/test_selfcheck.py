@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from families import VOCAB, fresh, loaded, model_type, tiny
 from whence.errors import UnsupportedModelError
@@ -123,7 +126,7 @@ def test_a_model_that_computes_nan_is_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "olmo2", "mamba"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "olmo2", "mamba", "mixtral"])
 def test_half_precision_passes_within_its_own_bound(name: str, dtype: torch.dtype) -> None:
     checks = loaded(name, dtype).checks
     assert {check.bound for check in checks if check.name != "future"} == {selfcheck.BOUND[dtype]}
@@ -131,6 +134,19 @@ def test_half_precision_passes_within_its_own_bound(name: str, dtype: torch.dtyp
 
 def test_lines_show_every_check_with_its_value_and_bound() -> None:
     text = list(lines(loaded("llama").checks))
-    assert len(text) == 6
+    assert len(text) == 7
     assert all(line.startswith("ok") for line in text)
     assert "of 1e-04" in text[0]
+
+
+def test_an_attention_kernel_that_disagrees_with_eager_attention_is_refused() -> None:
+    hf = fresh("llama")
+
+    def doubled(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
+        return eager_attention_forward(module, 2 * query, key, value, mask, **kwargs)
+
+    AttentionInterface.register("doubled", doubled)
+    AttentionMaskInterface.register("doubled", eager_mask)
+    hf.set_attn_implementation("doubled")
+    with pytest.raises(UnsupportedModelError, match=r"'kernel'.*attn_implementation='eager'"):
+        Model(hf)

@@ -104,11 +104,21 @@ def dla(
         "targets": _tokens(target), "foils": _tokens(foil), "by": read_by(by), "position": read_position(position),
         "accumulated": accumulated, "centered": centered, "bias": bias, "fold_value_bias": fold_value_bias, "top": top,
     }  # fmt: skip
+    if "feature" in by and dictionary is None:
+        raise typer.BadParameter("it needs --dictionary FOLDER", param_hint="--by feature")
     granularities(read_by(by))  # what cannot be combined is said before a large model is loaded
     options["dictionary"] = _dictionary(dictionary)
     found = load(model, revision, device, dtype)
     say(f"attributing {len(prompts)} prompt{'' if len(prompts) == 1 else 's'} in one forward pass")
-    _show(direct_logit_attribution(found, prompts, **cast(Any, options)), json, plot, save, rows)
+    scores = direct_logit_attribution(found, prompts, **cast(Any, options))
+    _warn_of_unknown_words(scores, found.tokenizer)
+    _show(scores, json, plot, save, rows)
+
+
+def _warn_of_unknown_words(scores: "Scores", tokenizer: Any) -> None:
+    unknown = None if tokenizer is None else tokenizer.unk_token
+    if unknown is not None and any(unknown in tokens for tokens in scores.tokens):
+        say(f"warning: the prompt has words that this model does not know; it reads them as {unknown}")
 
 
 def _tokens(given: list[str] | None) -> Any:

@@ -1,6 +1,6 @@
 """From what was typed after --model to a model, with every common failure said in one sentence.
 
-transformers knocks many times at a Hub that cannot be reached, so a model that is not in the cache is first asked for once.
+transformers knocks many times at a Hub that cannot be reached, so one that is not in the cache is first asked for once.
 """
 
 from difflib import get_close_matches

@@ -162,7 +162,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gemma": LLAMA,
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA2,
-    "olmo": LLAMA,
+    "olmo": replace(LLAMA, frozen=False),
     "olmo2": replace(LLAMA, sublayers=(replace(POST_NORMED[0], norm=None), replace(POST_NORMED[1], norm=None))),
     "granite": replace(
         LLAMA, sublayers=(_granite(ATTN), _granite(MLP)), logit_scale=lambda config: 1 / config.logits_scaling

@@ -1,6 +1,6 @@
 """What one block of an unlisted family writes to the stream, and through which norms it reads it, found from its calls.
 
-See structure.py for the method. Everything here works on [token, width] recordings of one forward pass.
+see the package. Everything here works on [token, width] recordings of one forward pass.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from whence.errors import UnsupportedModelError
 from whence.model.architectures import Kind, Sublayer
-from whence.model.calls import Call, Puzzle, same
+from whence.model.structure.calls import Call, Puzzle, same
 from whence.model.layout import find
 from whence.model.linear import is_plain
 from whence.model.norms import probe_norm
-from whence.model.terms import terms_of
+from whence.model.structure.terms import terms_of
 
 READ = 1e-4  # two recordings of the stream this near to each other are the same
 MISFIT = 1e-3  # relative error up to which a module is a norm, or linear

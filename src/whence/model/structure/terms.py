@@ -10,7 +10,7 @@ Cost: one QR decomposition of [token * d_model, outputs] a block.
 import torch
 from torch import Tensor
 
-from whence.model.calls import Call, Puzzle, same
+from whence.model.structure.calls import Call, Puzzle, same
 
 UNEXPLAINED = 1e-4  # share of a block's addition that its writers may leave over
 NEEDED = 1e-5  # share of it that an output must explain to count

@@ -16,7 +16,7 @@ from whence.model.hooks import After, hooked
 
 
 class Puzzle(Exception):
-    """What was not understood of a model, as a clause; structure.py makes a sentence of it."""
+    """What was not understood of a model, as a clause; `infer` makes a sentence of it."""
 
 
 @dataclass(frozen=True, eq=False)
