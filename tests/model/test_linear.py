@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from families import WIDTH, fresh
 from whence.model.linear import ROWS_AT_ONCE, accumulation_dtype, constant_of, is_plain, pull_linear, rows_of, weight_of
 from whence.model.model import Model
-from whence.model.trace import record
+from whence.model.recorder import record
 
 LAST_MAPS = ("o_proj", "down_proj")
 

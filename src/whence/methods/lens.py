@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from whence.model.model import Model
-from whence.model.trace import Wanted, record
+from whence.model.recorder import record
+from whence.model.trace import Wanted
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,5 +126,5 @@ def future_weight(pattern: Float[Tensor, "example head query key"]) -> float:
 
 @torch.no_grad()
 def reach(attention: Attention) -> Float[Tensor, "example query head d_head"]:
-    """z recomputed from pattern and value."""
+    """Z recomputed from pattern and value."""
     return (attention.pattern @ expand_groups(attention.value, attention.pattern.shape[1])).transpose(1, 2)

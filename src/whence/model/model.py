@@ -17,9 +17,10 @@ from whence.model.batch import Batch, pack, token_rows
 from whence.model.config_fields import refuse_unknown_fields
 from whence.model.layout import Layout, bind
 from whence.model.linear import accumulation_dtype, constant_of, rows_of
+from whence.model.recorder import record
 from whence.model.selfcheck import Check, refuse_unless_passed, self_check
 from whence.model.structure import infer
-from whence.model.trace import Trace, Wanted, record
+from whence.model.trace import Trace, Wanted
 from whence.model.unwrap import unwrap
 
 

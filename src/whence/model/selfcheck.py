@@ -28,7 +28,8 @@ from whence.model.hooks import Before, first_tensor, hooked, replace_first
 from whence.model.layout import Layout
 from whence.model.linear import constant_of, rows_of
 from whence.model.norms import probe_norm
-from whence.model.trace import Trace, Wanted, Write, record, run
+from whence.model.recorder import record, run
+from whence.model.trace import Trace, Wanted, Write
 
 # Rounding of the residual additions and of the logits; float64 models still take their RMSNorms in float32.
 BOUND = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}

@@ -4,8 +4,8 @@
   nnsight `LanguageModel`                   `._module` (`._model` before 0.4), its `.tokenizer`
   TransformerLens `TransformerBridge`       `.original_model`, its `.tokenizer`
 
-A bridge puts components of its own, some with another forward pass, in the places of the model's modules. What is used here
-is a second tree of the model's own modules around the same parameters; the bridge is left as it is.
+A bridge puts components of its own, some with another forward pass, in the places of the model's modules. What is used
+here is a second tree of the model's own modules around the same parameters; the bridge is left as it is.
 """
 
 from copy import copy

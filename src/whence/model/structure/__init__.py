@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from whence.errors import UnsupportedModelError
 from whence.model.architectures import Architecture, Number, Sublayer
-from whence.model.structure.calls import Call, Puzzle, inside, observe, same
 from whence.model.layout import find
+from whence.model.structure.calls import Call, Puzzle, inside, observe, same
 from whence.model.structure.sublayers import Found, read_block
 
 SNAP = 1e-4  # a constant this near to 1 is 1; constants of different layers this near to each other agree

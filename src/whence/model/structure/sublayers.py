@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from whence.errors import UnsupportedModelError
 from whence.model.architectures import Kind, Sublayer
-from whence.model.structure.calls import Call, Puzzle, same
 from whence.model.layout import find
 from whence.model.linear import is_plain
 from whence.model.norms import probe_norm
+from whence.model.structure.calls import Call, Puzzle, same
 from whence.model.structure.terms import terms_of
 
 READ = 1e-4  # two recordings of the stream this near to each other are the same

@@ -12,7 +12,8 @@ from whence.errors import UnsupportedModelError
 from whence.model.batch import Batch, pack
 from whence.model.layout import bind
 from whence.model.model import Model
-from whence.model.trace import Routed, Wanted, Write, record
+from whence.model.recorder import record
+from whence.model.trace import Routed, Wanted, Write
 
 RAGGED = [[5, 9, 12, 40, 33, 21, 7, 8, 60], [11, 4, 50], [30, 31, 32, 33, 34, 35]]
 
