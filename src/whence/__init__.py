@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from whence import demo
+    from whence import demo as demo
     from whence.components.dictionaries import SAE, CrossLayerTranscoder, Transcoder
     from whence.components.loading import load_dictionary, save_dictionary
     from whence.errors import FileFormatError, LedgerError, UnsupportedModelError, WhenceError

@@ -21,16 +21,16 @@ app.command("models")(models.models)
 app.command("check")(check.check)
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         others = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
         typer.echo(f"whence {version('whence')} ({others}, Python {sys.version.split()[0]})")
         raise typer.Exit
+    return wanted
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def whence(
-    context: typer.Context,
     show_version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version of whence and leave."),
@@ -40,8 +40,6 @@ def whence(
 
     Start with: whence demo
     """
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 def main() -> None:

@@ -90,7 +90,7 @@ def command_line(*arguments: str) -> str:
 
 def _invocation() -> Sequence[str]:
     program = Path(sys.argv[0])
-    if program.name == "__main__.py":
+    if (program.parent.name, program.name) == ("whence", "__main__.py"):
         return [shlex.quote(sys.executable), "-m", "whence"]
     found = shutil.which("whence")
     if program.stem != "whence" or (found and Path(found).samefile(shutil.which(sys.argv[0]) or found)):

@@ -48,8 +48,8 @@ def _how_to_read(scores: "Scores", answer: str) -> str:
     strongest = scores.top(1)
     return (
         f"How to read it: the model gives {answer!r} a score (its logit) of {scores.target.item():.2f}, and each row "
-        f"is what one part of the model added to it or took away, {strongest.keys[0]} (layer.part) most of all; the rows "
-        "sum to the model's own number, so nothing is left out."
+        f"is what one part of the model added to it or took away, {strongest.keys[0]} (layer.part) most of all; the "
+        "rows sum to the model's own number, so nothing is left out."
     )
 
 

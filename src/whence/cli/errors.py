@@ -25,6 +25,10 @@ _RAISE = dis.opmap["RAISE_VARARGS"]
 class Commands(TyperGroup):
     """The commands, with whence's way of ending: it holds however the app is called, in tests too."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Without a command, help is what is wanted."""
+        return super().parse_args(ctx, args or ["--help"])
+
     def main(self, *args: Any, **extra: Any) -> Never:
         """Run one command and leave with its exit code."""
         try:

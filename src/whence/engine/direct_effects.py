@@ -26,10 +26,11 @@ from whence.engine.table import Table, make_table, writer_runs
 from whence.engine.value_bias import value_biases
 from whence.model.batch import Batch
 from whence.model.layout import Writer
-from whence.model.linear import is_plain
+from whence.model.linear import may_have_constant
 from whence.model.model import Model
 from whence.model.norms import NormMap, probe_norm
-from whence.model.trace import Around, Trace, Wanted, Write, record
+from whence.model.recorder import record
+from whence.model.trace import Around, Trace, Wanted, Write
 from whence.results.keys import Node
 from whence.results.runs import Run
 from whence.targets.resolve import DirectionTargets, MetricTargets, Resolved, TokenTargets
@@ -135,8 +136,7 @@ def _constant_runs(model: Model, request: Request, reading: Reading) -> dict[str
     runs: dict[str, Run] = {}
     if any(name == "bias" for name, _ in model.layout.final_norm.named_parameters()):
         runs["norm_bias"] = Run(Node("final_norm.bias"))
-    head = model.layout.head
-    if not isinstance(request.resolved, DirectionTargets) and (not is_plain(head) or head.bias is not None):
+    if not isinstance(request.resolved, DirectionTargets) and may_have_constant(model.layout.head):
         runs["constant"] = Run(Node("output.bias"))
     if isinstance(request.resolved, MetricTargets):
         runs["nonlinear"] = Run(Node("nonlinear"))

@@ -113,7 +113,7 @@ def _check_metric(label: str, value: Float[Tensor, "example asked"]) -> None:
         raise ValueError(f"{label}: its value does not depend on the logits differentiably, so no part has an effect")
     if not bool(value.isfinite().all()):
         raise ValueError(
-            f"{label}: its value is {float(value[~value.isfinite()][0])} at these logits; it must be finite"
+            f"{label}: its value is {float(value[~value.isfinite()][0].detach())} at these logits; it must be finite"
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from whence.components.dictionaries import SAE, CrossLayerTranscoder, Dictionary
+from whence.components.dictionaries import CrossLayerTranscoder, Dictionary
 from whence.engine.functional import Functional, dot
 from whence.model.layout import Layout, Writer
 from whence.model.linear import constant_of, rows_of

@@ -12,7 +12,7 @@ from whence.engine.granularity import Granularity
 from whence.errors import UnsupportedModelError
 from whence.model.experts import expert_sizes, has_bias
 from whence.model.layout import Layout, Writer
-from whence.model.linear import is_plain, weight_of
+from whence.model.linear import is_plain, may_have_constant, weight_of
 from whence.results.keys import Node
 from whence.results.runs import Run
 
@@ -65,27 +65,28 @@ def writer_runs(
         keys: number of source tokens.
         folded: value biases are counted as bias, so that attention has such a row in any case.
     """
-    node = {"layer": writer.layer}
     units: Run | None = None
     if writer.name == "attn" and "head" in by:
-        units = Run(Node("attn.head", index=0, **node), range(_heads(writer)))
+        units = Run(Node("attn.head", index=0, layer=writer.layer), range(_heads(writer)))
     elif writer.name == "attn" and "source_token" in by:
-        units = Run(Node("attn.head", index=0, **node), range(_heads(writer) * keys), inner=keys, axis="source")
+        units = Run(
+            Node("attn.head", index=0, layer=writer.layer), range(_heads(writer) * keys), inner=keys, axis="source"
+        )
     elif writer.name == "mlp" and "neuron" in by:
-        units = Run(Node("mlp.neuron", index=0, **node), range(input_width(writer.write)))
+        units = Run(Node("mlp.neuron", index=0, layer=writer.layer), range(input_width(writer.write)))
     elif writer.name == "moe" and by & {"expert", "neuron"}:
         experts, width = expert_sizes(writer.write)
         if "expert" in by:
-            units = Run(Node("moe.expert", index=0, **node), range(experts))
+            units = Run(Node("moe.expert", index=0, layer=writer.layer), range(experts))
         else:
-            units = Run(Node("moe.neuron", index=(0, 0), **node), range(experts * width), inner=width)
+            units = Run(Node("moe.neuron", index=(0, 0), layer=writer.layer), range(experts * width), inner=width)
     elif writer.name == "ssm" and "channel" in by:
-        units = Run(Node("ssm.channel", index=0, **node), range(input_width(writer.write)))
+        units = Run(Node("ssm.channel", index=0, layer=writer.layer), range(input_width(writer.write)))
     elif writer.name == "ssm" and "head" in by and writer.heads:
-        units = Run(Node("ssm.head", index=0, **node), range(writer.heads))
-    runs = {writer.key: units or Run(Node(writer.name, **node))}
+        units = Run(Node("ssm.head", index=0, layer=writer.layer), range(writer.heads))
+    runs = {writer.key: units or Run(Node(writer.name, layer=writer.layer))}
     if _has_constant(writer) or (folded and writer.name == "attn"):
-        runs[f"{writer.key}.bias"] = Run(Node(f"{writer.name}.bias", **node))
+        runs[f"{writer.key}.bias"] = Run(Node(f"{writer.name}.bias", layer=writer.layer))
     return runs
 
 
@@ -104,7 +105,7 @@ def _has_constant(writer: Writer) -> bool:
         return True
     if writer.name == "moe":
         return has_bias(writer.write)
-    return not is_plain(writer.write) or writer.write.bias is not None
+    return may_have_constant(writer.write)
 
 
 def input_width(module: nn.Module) -> int:

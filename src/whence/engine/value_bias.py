@@ -12,7 +12,7 @@ from whence.model.attention import Attention, AttentionTape, expand_groups, tapp
 from whence.model.batch import Batch
 from whence.model.hooks import Before, first_tensor, hooked, replace_first
 from whence.model.layout import Layout
-from whence.model.trace import run
+from whence.model.recorder import run
 
 
 @torch.no_grad()

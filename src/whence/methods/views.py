@@ -1,4 +1,4 @@
-"""Other ways to read a direct-attribution ledger: without constants, a row per layer, running sums. All still add up."""
+"""Other ways to read a direct-attribution ledger: without constants, a row per layer, running sums; all add up."""
 
 from dataclasses import replace
 

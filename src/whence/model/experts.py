@@ -24,8 +24,8 @@ def expert_sizes(experts: nn.Module) -> tuple[int, int]:
     down = dict(experts.named_parameters(recurse=False)).get("down_proj")
     if down is None or down.ndim != 3 or not down.dtype.is_floating_point or down.device.type == "meta":
         raise UnsupportedModelError(
-            f"{type(experts).__name__} does not hold its experts as one 3-D `down_proj` in memory, so they cannot be told "
-            "apart; load the model unquantised and not offloaded, or ask for by='component'."
+            f"{type(experts).__name__} does not hold its experts as one 3-D `down_proj` in memory, so they cannot be "
+            "told apart; load the model unquantised and not offloaded, or ask for by='component'."
         )
     return down.shape[0], down.shape[1] if _transposed(experts) else down.shape[2]
 

@@ -83,8 +83,8 @@ def require(root: nn.Module, path: str, what: str) -> nn.Module:
     module = find(root, path)
     if module is None:
         raise UnsupportedModelError(
-            f"{type(root).__name__} has no {what} at {path!r}. Its family's entry in whence.model.architectures does not "
-            "fit this model; see docs/adding-a-model.md."
+            f"{type(root).__name__} has no {what} at {path!r}. Its family's entry in whence.model.architectures does "
+            "not fit this model; see docs/adding-a-model.md."
         )
     return module
 
@@ -107,8 +107,8 @@ def bind(hf: Any, architecture: Architecture) -> Layout:
         here = [w for s in architecture.sublayers for w in _writers(s, layer, block, config)]
         if not here:
             raise UnsupportedModelError(
-                f"{type(hf).__name__}: block {layer} ({type(block).__name__}) holds none of the writers its family's entry "
-                f"names: {', '.join(s.write for s in architecture.sublayers)}. See docs/adding-a-model.md."
+                f"{type(hf).__name__}: block {layer} ({type(block).__name__}) holds none of the writers its family's "
+                f"entry names: {', '.join(s.write for s in architecture.sublayers)}. See docs/adding-a-model.md."
             )
         writers += sorted(here, key=lambda writer: writer.stage)
     cap = getattr(config, architecture.softcap, None) if architecture.softcap else None
@@ -132,14 +132,14 @@ def _writers(sublayer: Sublayer, layer: int, block: nn.Module, config: Any) -> l
         return []
     norm = require(block, sublayer.norm, "norm") if sublayer.norm else None
     module = require(block, sublayer.module, "sublayer")
-    common: dict[str, Any] = dict(
-        layer=layer,
-        stage=sublayer.stage(config) if callable(sublayer.stage) else sublayer.stage,
-        module=module,
-        norm=norm,
-        post_norm=require(block, sublayer.post_norm, "post-norm") if sublayer.post_norm else None,
-        multiplier=float(sublayer.multiplier(config)) if sublayer.multiplier else 1.0,
-    )
+    common: dict[str, Any] = {
+        "layer": layer,
+        "stage": sublayer.stage(config) if callable(sublayer.stage) else sublayer.stage,
+        "module": module,
+        "norm": norm,
+        "post_norm": require(block, sublayer.post_norm, "post-norm") if sublayer.post_norm else None,
+        "multiplier": float(sublayer.multiplier(config)) if sublayer.multiplier else 1.0,
+    }
     writer = Writer(
         name=sublayer.kind,
         write=write,

@@ -65,6 +65,11 @@ def _vjp(module: nn.Module, covector: Float[Tensor, "rows out"], width: int) -> 
     return gradient.to(covector)
 
 
+def may_have_constant(module: nn.Module) -> bool:
+    """Whether the module may add a constant: a plain one shows it, a wrapped one may hide it."""
+    return not is_plain(module) or isinstance(module.bias, Tensor)
+
+
 def constant_of(module: nn.Module, width: int, like: Tensor) -> Float[Tensor, " out"] | None:
     """The module's value at zero, in the dtype and on the device of `like`; None where there is plainly none."""
     if is_plain(module):

@@ -143,7 +143,7 @@ class Model:
 
     # ------------------------------------------------------------ logits
     def unembedding(self, ids: Int[Tensor, " k"]) -> Float[Tensor, "k d_model"]:
-        """Directions after the final norm that read these tokens' logits, before any softcap, constant scale included."""
+        """Directions after the final norm that read these tokens' logits: constant scale included, no softcap."""
         return self.layout.logit_scale * rows_of(self.layout.head, ids, self.d_model, self.vocab_size).to(self.device)
 
     def unembedding_bias(self, ids: Int[Tensor, "..."]) -> Float[Tensor, "..."]:

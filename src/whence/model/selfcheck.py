@@ -97,9 +97,9 @@ def refuse_unless_passed(layout: Layout, checks: list[Check]) -> None:
             hint = ", or its attention kernel: try attn_implementation='eager'" if check.name == "kernel" else ""
             raise SelfCheckError(
                 f"{type(layout.hf).__name__} ({layout.hf.config.model_type}) failed its self-check {check.name!r}: "
-                f"{check.claim}, but the relative error is {check.error:.1e} (bound {check.bound:.0e}). The model differs "
-                "from its family's entry in whence.model.architectures (remote code, an edited forward or an unknown "
-                f"multiplier?){hint}; see docs/adding-a-model.md.",
+                f"{check.claim}, but the relative error is {check.error:.1e} (bound {check.bound:.0e}). The model "
+                "differs from its family's entry in whence.model.architectures (remote code, an edited forward or an "
+                f"unknown multiplier?){hint}; see docs/adding-a-model.md.",
                 checks,
             )
 
@@ -222,4 +222,5 @@ def _raw_logits(layout: Layout, batch: Batch, step: Tensor | None) -> tuple[Tens
 def lines(checks: list[Check]) -> Iterator[str]:
     """The self-check as text, a line each."""
     for check in checks:
-        yield f"{'ok  ' if check.passed else 'FAIL'} {check.name:7s} {check.error:8.1e} of {check.bound:.0e}  {check.claim}"
+        verdict = "ok  " if check.passed else "FAIL"
+        yield f"{verdict} {check.name:7s} {check.error:8.1e} of {check.bound:.0e}  {check.claim}"

@@ -27,23 +27,26 @@ def html(scores: Scores, k: int | None = None) -> str:
     """
     page = sheet(scores, k)
     one = len(page.columns) == 1
-    head = ["part", "reads", *(["value", ""] if one else page.columns)]
-    cells = "".join(f'<th scope="col" style="{_CELL}">{escape(text)}</th>' for text in head)
+    reads = any(row.reads for row in page.lines)
+    names, numbers = ["part", "reads"] if reads else ["part"], ["value"] if one else page.columns
+    cells = "".join(f'<th scope="col" style="{_CELL}">{escape(text)}</th>' for text in names)
+    cells += "".join(f'<th scope="col" style="{_NUMBER}">{escape(text)}</th>' for text in numbers)
+    cells += "<th></th>" if one else ""
     caption = f"<b>{escape(page.title)}</b><br>{escape(page.caption)}"
     caption += "" if one else f"<br>remainder {escape(page.share)}"
     return (
         '<table style="border-collapse:collapse;border:none;background:transparent;color:inherit">'
-        f'<caption style="text-align:left;caption-side:top;color:inherit">{caption}</caption>'
-        f"<thead><tr>{cells}</tr></thead><tbody>{''.join(_row(page, row) for row in page.lines)}</tbody>"
-        f"<tfoot>{_ledger(page)}</tfoot></table>"
+        f'<caption style="text-align:left;caption-side:top;color:inherit;padding:0 0 6px 0">{caption}</caption>'
+        f"<thead><tr>{cells}</tr></thead><tbody>{''.join(_row(page, row, reads) for row in page.lines)}</tbody>"
+        f"<tfoot>{_ledger(page, reads)}</tfoot></table>"
     )
 
 
-def _row(page: Sheet, row: Line) -> str:
+def _row(page: Sheet, row: Line, reads: bool) -> str:
     numbers = "".join(f'<td style="{_NUMBER}">{page.show(value)}</td>' for value in row.values)
     bar = f'<td style="{_CELL}">{_bar(page, row)}</td>' if len(page.columns) == 1 else ""
-    reads = f'<td style="{_CELL}">{escape(row.reads)}</td>'
-    return f'<tr style="background:transparent"><td style="{_CELL}">{escape(row.key)}</td>{reads}{numbers}{bar}</tr>'
+    token = f'<td style="{_CELL}">{escape(row.reads)}</td>' if reads else ""
+    return f'<tr style="background:transparent"><td style="{_CELL}">{escape(row.key)}</td>{token}{numbers}{bar}</tr>'
 
 
 def _bar(page: Sheet, row: Line) -> str:
@@ -56,7 +59,7 @@ def _bar(page: Sheet, row: Line) -> str:
     return f'<div style="{frame}"><div style="{box}"></div><div style="{axis}"></div></div>'
 
 
-def _ledger(page: Sheet) -> str:
+def _ledger(page: Sheet, reads: bool) -> str:
     rows: list[str] = []
     one = len(page.columns) == 1
     for place, (name, numbers) in enumerate(page.ledger):
@@ -65,7 +68,7 @@ def _ledger(page: Sheet) -> str:
         cells = "".join(f'<td style="{_NUMBER}"><b>{number}</b></td>' for number in numbers)
         line = _LINE if place == 0 else "border:none"
         rows.append(
-            f'<tr style="background:transparent;{line}"><td style="{_CELL}"><b>{name}</b></td><td></td>'
-            f"{cells}{note}</tr>"
+            f'<tr style="background:transparent;{line}"><td style="{_CELL}"><b>{name}</b></td>'
+            f"{'<td></td>' if reads else ''}{cells}{note}</tr>"
         )
     return "".join(rows)

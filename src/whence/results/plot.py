@@ -1,9 +1,11 @@
 """Scores as a picture: horizontal bars in the order of the table, the ledger below, matplotlib's own file formats.
 
-Blue adds and orange takes away on a diverging scale whose zero is white, so that colour gives a value's size as well;
-its signed number stands beside each bar. The size of the picture depends on the number of rows and targets only.
+Blue adds and orange takes away on a diverging scale whose zero is white, so that colour gives a value's size as well; a
+bar's edge gives the sign where the value is small, and its signed number stands beside it. The size of the picture
+depends on the number of rows and targets only.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from textwrap import fill
@@ -16,9 +18,13 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
+_EDGE_PAD = 0.12  # inches at either side, so that names do not touch the border
 _ROW_INCHES, _EDGE_INCHES, _CHARACTERS_PER_INCH = 0.27, 1.5, 13
 _NUMBER_ROOM = 0.17  # share of the span of values that a number beside a bar may take
-_REST_COLOUR = "#dddddd"  # the sum of many rows is no row: grey, so that it does not compete with them
+_REST_COLOUR, _REST_EDGE = (
+    "#dddddd",
+    "#888888",
+)  # the sum of many rows is no row: grey, so that it does not compete with them
 
 
 def plot(scores: Scores, path: str | Path | None = None, k: int | None = None) -> "matplotlib.figure.Figure":
@@ -45,7 +51,8 @@ def plot(scores: Scores, path: str | Path | None = None, k: int | None = None) -
     page = sheet(scores, k)
     size = (6.6 + 3.2 * (len(page.columns) - 1), _EDGE_INCHES + _ROW_INCHES * len(page.lines))
     figure = figures.Figure(figsize=size, facecolor="white", layout="constrained")
-    shades = colors.LinearSegmentedColormap.from_list("whence", [NEGATIVE, "white", POSITIVE])
+    figure.get_layout_engine().set(w_pad=_EDGE_PAD, h_pad=_EDGE_PAD / 2)
+    shades = _shades(colors, page)
     panels = figure.subplots(1, len(page.columns), sharex=True, sharey=True, squeeze=False)[0]
     for column, axes in enumerate(panels):
         _panel(axes, page, column, shades)
@@ -56,16 +63,20 @@ def plot(scores: Scores, path: str | Path | None = None, k: int | None = None) -
     return figure
 
 
+def _shades(colors: Any, page: Sheet) -> Callable[[float], Any]:
+    """The colour of a value, strongest for the largest of any one row: `rest`, which is many, would pale them all."""
+    ramp = colors.LinearSegmentedColormap.from_list("whence", [NEGATIVE, "white", POSITIVE])
+    largest = max((abs(value) for row in page.lines if not row.closing for value in row.values), default=0.0) or 1.0
+    return lambda value: ramp((value / largest + 1) / 2)
+
+
 def _panel(axes: Any, page: Sheet, column: int, shades: Any) -> None:
     """One target: its bars, their numbers, and its ledger as the label below."""
     values = [row.values[column] for row in page.lines]
     low, high = page.span
-    largest = max(-low, high) or 1.0
-    colours = [
-        _REST_COLOUR if row.closing else shades((value / largest + 1) / 2)
-        for row, value in zip(page.lines, values, strict=True)
-    ]
-    axes.barh(range(len(values)), values, color=colours, edgecolor="#555555", linewidth=0.6, height=0.72)
+    colours = [_REST_COLOUR if row.closing else shades(row.values[column]) for row in page.lines]
+    edges = [_REST_EDGE if row.closing else NEGATIVE if row.values[column] < 0 else POSITIVE for row in page.lines]
+    axes.barh(range(len(values)), values, color=colours, edgecolor=edges, linewidth=0.8, height=0.72)
     for place, value in enumerate(values):
         offset, side = (4, "left") if value >= 0 else (-4, "right")
         style = {"textcoords": "offset points", "ha": side, "va": "center", "size": 8}

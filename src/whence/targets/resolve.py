@@ -132,7 +132,8 @@ def _special(model: Readout, targets: Any) -> Resolved | None:
     if isinstance(targets, AttributionTargets):
         return DirectionTargets(targets.logit_vectors, tuple(targets.tokens))
     if callable(targets):
-        return _special(model, Metric(targets, getattr(targets, "__name__", "metric")))
+        function: Any = targets
+        return _special(model, Metric(function, getattr(targets, "__name__", "metric")))
     if isinstance(targets, CustomTarget) or (
         isinstance(targets, tuple) and len(targets) == 3 and isinstance(targets[2], Tensor)
     ):
@@ -176,8 +177,8 @@ def _tensor_ids(model: Readout, given: Tensor, examples: int, asked: int, what: 
             else f"[{examples}], [{examples}, {asked}]"
         )
         raise ValueError(
-            f"{what} is a tensor of shape {list(given.shape)}; for {examples} prompt(s) and {asked} position(s) it must be "
-            f"{forms}. For several targets of every prompt pass a list."
+            f"{what} is a tensor of shape {list(given.shape)}; for {examples} prompt(s) and {asked} position(s) it "
+            f"must be {forms}. For several targets of every prompt pass a list."
         )
     for token in given.unique().tolist():
         model.token_id(token)

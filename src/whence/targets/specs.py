@@ -63,7 +63,8 @@ class Divergence:
         """Its label, and the function of the logits that it is."""
         if tuple(self.reference.shape) != (model.vocab_size,):
             raise ValueError(
-                f"kl_divergence: reference logits have shape {tuple(self.reference.shape)}; expected ({model.vocab_size},)"
+                f"kl_divergence: reference logits have shape {tuple(self.reference.shape)}; the model's have "
+                f"({model.vocab_size},)"
             )
         reference = self.reference.float().log_softmax(-1)
 
@@ -85,7 +86,7 @@ class Metric:
         """Its label, and the function applied position by position."""
 
         def function(logits: Tensor) -> Tensor:
-            values = [self.function(row) for row in logits.flatten(0, 1)]
+            values: list[Any] = [self.function(row) for row in logits.flatten(0, 1)]
             wrong = next((v for v in values if not isinstance(v, Tensor) or v.ndim), None)
             if wrong is not None:
                 raise ValueError(f"{self.name}: a metric returns a 0-d tensor for one position's logits, got {wrong!r}")
