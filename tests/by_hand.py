@@ -1,7 +1,7 @@
 """Direct effects the slow way, from weights and forward hooks alone: what the library's scores are held against.
 
-A unit's write is made explicit as a vector, then removed from the final stream while the final norm keeps its scale; the
-logit moves by the unit's direct effect. Nothing here uses the library, its families' entries or its probing of norms.
+A unit's write is made explicit as a vector, then removed from the final stream while the final norm keeps its scale;
+the logit moves by the unit's direct effect. Nothing here uses the library, its families' entries or its probing.
 """
 
 from collections.abc import Callable

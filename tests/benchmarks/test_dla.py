@@ -58,4 +58,4 @@ def test_the_goals_name_the_ratio_that_was_measured() -> None:
     found = {title: [Measured(row, measured(2.0 if row.side == "peer" else 1.0, 100, 20)) for row in GROUPS[title]]}
     lines = goals(found)
     assert "1.00 × (sdpa)" in lines[0]
-    assert any(line.endswith("1.000 of peer, best.") for line in lines)
+    assert any(line.endswith("1.000 of TransformerLens, best.") for line in lines)

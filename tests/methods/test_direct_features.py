@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-import families
 import pytest
 import torch
+from torch import Tensor
+
+import families
 import whence
 from by_hand import Slow, block, calls, paths, submodule
-from torch import Tensor
 from whence.components.activation import Activation
 
 IDS = families.prompts(2, 6, seed=7)
@@ -63,7 +64,9 @@ def mlp_input(hf: torch.nn.Module, layer: int) -> Tensor:
     return call[0][0].reshape(*IDS.shape, -1)
 
 
-def check_rows(scores: whence.Scores, slow: Slow, kind: str, place: str, f: Tensor, decoder: Tensor, bias: Tensor) -> None:
+def check_rows(
+    scores: whence.Scores, slow: Slow, kind: str, place: str, f: Tensor, decoder: Tensor, bias: Tensor
+) -> None:
     """Features, bias and error of one dictionary against their writes made explicit."""
     layer, site = place.split(".")
     last = submodule(block(slow.hf, int(layer)), paths(slow.hf)[kind])
@@ -181,11 +184,11 @@ def feature_targets() -> list[tuple[str, object, str]]:
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "opt"])
 @pytest.mark.parametrize(("key", "dictionary", "where"), feature_targets())
-def test_a_features_preactivation_as_target_is_what_it_reads(name: str, key: str, dictionary: object, where: str) -> None:
+def test_a_features_preactivation_as_target_is_what_it_reads(
+    name: str, key: str, dictionary: object, where: str
+) -> None:
     hf = families.tiny(name)
-    scores = whence.dla(
-        whence.Model(hf), IDS, whence.activation(key), by="head", dictionary=dictionary, position=None
-    )
+    scores = whence.dla(whence.Model(hf), IDS, whence.activation(key), by="head", dictionary=dictionary, position=None)
     if where == "mlp":
         x = mlp_input(hf, 1)
     else:
@@ -213,7 +216,11 @@ def test_earlier_features_explain_a_later_one() -> None:
         (transcoder(7), ValueError, "for layer 7; the model has layers 0 to 2"),
         (sae(7, "resid_post"), ValueError, "for layer 7; the model has layers 0 to 2"),
         ([transcoder(1), sae(1, "mlp_out")], ValueError, "two dictionaries stand for the write of 1.mlp"),
-        ([sae(0, "resid_post"), sae(1, "resid_post")], NotImplementedError, r"0.resid_post, 1.resid_post .* dictionary\[1\]"),
+        (
+            [sae(0, "resid_post"), sae(1, "resid_post")],
+            NotImplementedError,
+            r"0.resid_post, 1.resid_post .* dictionary\[1\]",
+        ),
         (sae(1, "resid_mid"), NotImplementedError, "resid_mid dictionary is not offered"),
         (None, ValueError, "needs dictionary="),
         ([], ValueError, "dictionary= is empty"),
@@ -233,7 +240,7 @@ def test_a_write_that_is_not_single_has_no_dictionary() -> None:
 
 
 def test_a_residual_sae_later_than_the_target_is_refused() -> None:
-    with pytest.raises(ValueError, match="2.resid_post stands for a later stream than 1.resid_mid"):
+    with pytest.raises(ValueError, match=r"2\.resid_post stands for a later stream than 1.resid_mid"):
         attribute(families.tiny("llama"), sae(2, "resid_post"), whence.activation("1.mlp.neuron:3.up"))
 
 

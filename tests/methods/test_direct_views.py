@@ -1,11 +1,12 @@
-"""Running sums, rows per layer, no constants, centred, folded value biases, the strongest alone: all the same ledger."""
+"""Running sums, rows per layer, no constants, centred, folded biases, the strongest alone: all the same ledger."""
 
-import families
 import pytest
 import torch
+from torch import Tensor
+
+import families
 import whence
 from by_hand import Slow, block, calls, matrix, paths
-from torch import Tensor
 
 IDS = families.prompts(2, 6, seed=5)
 RAGGED = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
@@ -81,7 +82,13 @@ def test_a_layers_row_is_the_sum_of_its_components(name: str) -> None:
 def test_the_constant_of_an_explained_neuron_belongs_to_no_block() -> None:
     model = model_of("gpt2")
     target = whence.activation("1.mlp.neuron:5")
-    assert names(attribute(model, target, by="layer")) == ["embed", "pos_embed", "0.block", "1.block", "1.resid_mid.bias"]
+    assert names(attribute(model, target, by="layer")) == [
+        "embed",
+        "pos_embed",
+        "0.block",
+        "1.block",
+        "1.resid_mid.bias",
+    ]
     running = attribute(model, target, accumulated=True)
     assert names(running) == ["0.resid_pre", "0.resid_mid", "0.resid_post", "1.resid_mid", "1.resid_mid.bias"]
     assert torch.allclose(running.values[-1], running.target, atol=1e-5)
@@ -132,7 +139,9 @@ def test_folding_moves_exactly_what_value_biases_send_through_heads(name: str, b
             before, after = (row(scores, f"{layer}.attn.head:{head}") for scores in (plain, folded))
             assert torch.allclose(before - after, moved[head], atol=1e-6)
     rest = [key for key in plain.keys if not key.name.startswith("attn")]
-    assert torch.equal(torch.stack([row(plain, str(k)) for k in rest]), torch.stack([row(folded, str(k)) for k in rest]))
+    assert torch.equal(
+        torch.stack([row(plain, str(k)) for k in rest]), torch.stack([row(folded, str(k)) for k in rest])
+    )
 
 
 def test_folding_is_refused_where_a_value_bias_is_no_constant_or_cannot_be_read() -> None:

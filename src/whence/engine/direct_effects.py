@@ -108,8 +108,8 @@ def _plan(model: Model, request: Request) -> _Plan:
     features = place_features(layout, request.dictionaries if "feature" in request.by else (), model.d_model)
     if features.start > reading.place:
         raise ValueError(
-            f"the dictionary at {_site(features)} stands for a later stream than {reading.site}, where the target is read; "
-            "pass a dictionary of an earlier layer"
+            f"the dictionary at {_site(features)} stands for a later stream than {reading.site}, where the target is "
+            "read; pass a dictionary of an earlier layer"
         )
     writers = frozenset(w for w in layout.writers if features.start <= (w.layer, w.stage) < reading.place)
     runs: dict[str, Run] = features.stream_runs()

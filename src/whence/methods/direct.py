@@ -31,8 +31,9 @@ from whence.targets.resolve import resolve
 from whence.targets.specs import ActivationTarget
 
 # Largest gap between the sum of the parts and the model's own number, as a share of sum |parts|. Measured on the listed
-# families (tests/methods): float32 stays below 1e-6; in 16 bits the model rounds at every residual addition and at the
-# logits themselves, which no exact decomposition can follow.
+# families, three seeds, every granularity and position (tests/methods): 1e-6 in float32, 2.9e-3 in float16, 2.1e-2 in
+# bfloat16. In 16 bits the model rounds at every residual addition and at the logits themselves, which no exact
+# decomposition can follow.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 
