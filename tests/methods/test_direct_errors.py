@@ -63,7 +63,7 @@ def attribute(
         ({"targets": whence.logit_difference([5], [6])}, r"1 tokens, one per prompt, for 2 prompt\(s\)"),
         ({"targets": whence.probability(5), "foils": 7}, "foils cannot be combined with a target that is not a token"),
         ({"targets": whence.probability(5), "centered": True}, "centered=True is for token targets"),
-        ({"targets": whence.kl_divergence(torch.zeros(3))}, r"shape \(3,\); expected \(64,\)"),
+        ({"targets": whence.kl_divergence(torch.zeros(3))}, r"shape \(3,\); the model's have \(64,\)"),
         ({"targets": ("a", 1.0, torch.zeros(3))}, r"must have shape \(32,\)"),
         ({"targets": [("a", 1.0, torch.full((32,), float("nan")))]}, r"targets\[0\]: vec\[0\] is nan"),
     ],

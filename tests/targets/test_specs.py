@@ -61,7 +61,7 @@ def test_a_reference_that_is_no_distribution_is_refused(bad: float) -> None:
         kl_divergence(torch.tensor([0.0, bad]))
     with pytest.raises(ValueError, match="no finite one"):
         kl_divergence(torch.full((4,), -float("inf")))
-    with pytest.raises(ValueError, match=r"shape \(4,\); expected \(16,\)"):
+    with pytest.raises(ValueError, match=r"shape \(4,\); the model's have \(16,\)"):
         kl_divergence(torch.zeros(4)).labelled(MODEL)
 
 

@@ -4,49 +4,31 @@ value = u . N(x) + constant (+ nonlinear), N a norm held at its scale and x the 
 
     value = sum_parts v . write(part) + bias_N . u + constant (+ nonlinear),      v = C(gamma * u) / sigma.
 
-Where u is known before the forward pass each write is scored as it happens and let go; else the asked rows of what writers
-read are kept until u is known. Cost: see ledger.py. The sum is not checked here; the job that asks does that.
+Where u is known before the forward pass each write is scored as it happens and let go; else the asked rows of what
+writers read are kept until u is known. Cost: see ledger.py. The sum is not checked here; the job that asks does that.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from whence.components.dictionaries import Dictionary
-from whence.engine.features import Features, place_features
 from whence.engine.functional import Functional, from_known, from_logits, known_before, own_logits
-from whence.engine.granularity import Granularity
 from whence.engine.ledger import Ledger
-from whence.engine.reading import Reading, preactivation, reading_of, stream_after
+from whence.engine.plan import Plan, Request, make_plan
+from whence.engine.reading import preactivation, stream_after
 from whence.engine.strongest import Strongest
-from whence.engine.table import Table, make_table, writer_runs
+from whence.engine.table import Table, make_table
 from whence.engine.value_bias import value_biases
-from whence.model.batch import Batch
-from whence.model.layout import Writer
-from whence.model.linear import may_have_constant
 from whence.model.model import Model
 from whence.model.norms import NormMap, probe_norm
 from whence.model.recorder import record
 from whence.model.trace import Around, Trace, Wanted, Write
 from whence.results.keys import Node
 from whence.results.runs import Run
-from whence.targets.resolve import DirectionTargets, MetricTargets, Resolved, TokenTargets
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What is wanted of a model."""
-
-    batch: Batch
-    rows: Int[Tensor, "example asked"]
-    resolved: Resolved
-    by: frozenset[Granularity]
-    dictionaries: tuple[Dictionary, ...] = ()
-    fold_value_bias: bool = False
-    top: int | None = None
+from whence.targets.resolve import DirectionTargets, TokenTargets
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +36,8 @@ class Effects:
     """A filled ledger, rows last, and the number it explains.
 
     Args:
-        own: the model's own number at the last asked row of each prompt, where `functional` did not get it from the logits.
+        own: the model's own number at the last asked row of each prompt, where `functional` did not get it from the
+            logits.
     """
 
     runs: tuple[Run, ...]
@@ -64,87 +47,16 @@ class Effects:
     own: Float[Tensor, "example one target"] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """What follows from a request before anything runs."""
-
-    model: Model
-    request: Request
-    reading: Reading
-    features: Features
-    writers: frozenset[Writer]
-    table: Table
-
-    @property
-    def stream_rows(self) -> int:
-        """Rows of the stream, which stand before those of constants."""
-        return (
-            min(slot.start for name, slot in self.table.slots.items() if name in CONSTANTS)
-            if self.constants
-            else self.table.size
-        )
-
-    @property
-    def constants(self) -> list[str]:
-        """Names of the constant rows."""
-        return [name for name in CONSTANTS if name in self.table.slots]
-
-
-CONSTANTS = ("norm_bias", "constant", "nonlinear")
-
-
 @torch.no_grad()
 def direct_effects(model: Model, request: Request) -> Effects:
     """Every part's direct effect on the number that was asked for."""
-    plan = _plan(model, request)
+    plan = make_plan(model, request)
     vectors = None if request.top is not None else known_before(model, request.resolved)
     return _kept(plan) if vectors is None else _streamed(plan, vectors)
 
 
-# ------------------------------------------------------------ before the pass
-def _plan(model: Model, request: Request) -> _Plan:
-    layout = model.layout
-    reading = reading_of(layout, request.resolved, request.dictionaries)
-    features = place_features(layout, request.dictionaries if "feature" in request.by else (), model.d_model)
-    if features.start > reading.place:
-        raise ValueError(
-            f"the dictionary at {_site(features)} stands for a later stream than {reading.site}, where the target is "
-            "read; pass a dictionary of an earlier layer"
-        )
-    writers = frozenset(w for w in layout.writers if features.start <= (w.layer, w.stage) < reading.place)
-    runs: dict[str, Run] = features.stream_runs()
-    if features.in_stream is None:
-        runs["embed"] = Run(Node("embed"))
-        if layout.position is not None:
-            runs["pos_embed"] = Run(Node("pos_embed"))
-    for writer in layout.writers:
-        if writer in writers:
-            runs |= features.runs(writer) or writer_runs(
-                layout, writer, request.by, request.batch.ids.shape[1], folded=request.fold_value_bias
-            )
-    return _Plan(model, request, reading, features, writers, make_table(runs | _constant_runs(model, request, reading)))
-
-
-def _site(features: Features) -> str:
-    return "no site" if features.in_stream is None else f"{features.in_stream.layer}.{features.in_stream.site}"
-
-
-def _constant_runs(model: Model, request: Request, reading: Reading) -> dict[str, Run]:
-    if reading.unit is not None:
-        layer, _, site = reading.site.partition(".")
-        return {"constant": Run(Node(f"{site}.bias", int(layer)))}
-    runs: dict[str, Run] = {}
-    if any(name == "bias" for name, _ in model.layout.final_norm.named_parameters()):
-        runs["norm_bias"] = Run(Node("final_norm.bias"))
-    if not isinstance(request.resolved, DirectionTargets) and may_have_constant(model.layout.head):
-        runs["constant"] = Run(Node("output.bias"))
-    if isinstance(request.resolved, MetricTargets):
-        runs["nonlinear"] = Run(Node("nonlinear"))
-    return runs
-
-
 # ------------------------------------------------------------ the two ways through
-def _streamed(plan: _Plan, vectors: Float[Tensor, "_ _ target d_model"]) -> Effects:
+def _streamed(plan: Plan, vectors: Float[Tensor, "_ _ target d_model"]) -> Effects:
     """Score writes as they happen. Logits are computed at one row a prompt only."""
     resolved = plan.request.resolved
     assert isinstance(resolved, TokenTargets | DirectionTargets)
@@ -160,14 +72,11 @@ def _streamed(plan: _Plan, vectors: Float[Tensor, "_ _ target d_model"]) -> Effe
     return Effects(plan.table.runs, ledger.scores, functional, trace, own)
 
 
-def _kept(plan: _Plan) -> Effects:
+def _kept(plan: Plan) -> Effects:
     """Keep the asked rows of what writers read, and score them once the direction is known."""
     by_logits = plan.reading.unit is None
     trace = _record(plan, None, keep=plan.request.rows if by_logits else plan.request.rows[:, -1:])
-    if by_logits:
-        functional = _from_trace(plan, trace)
-    else:
-        functional = preactivation(plan.model, plan.reading, trace)
+    functional = _from_trace(plan, trace) if by_logits else preactivation(plan.model, plan.reading, trace)
     norm, inverse = _norm_and_scale(plan, trace)
     # A row that is not there must not lend strength to the units it would have had.
     inverse = inverse.masked_fill(plan.request.rows.to(inverse.device) < 0, 0)
@@ -189,14 +98,14 @@ def _kept(plan: _Plan) -> Effects:
     return effects if plan.request.top is None else _thinned(plan, effects, plan.request.top)
 
 
-def _from_trace(plan: _Plan, trace: Trace) -> Functional:
+def _from_trace(plan: Plan, trace: Trace) -> Functional:
     vectors, resolved = known_before(plan.model, plan.request.resolved), plan.request.resolved
     if vectors is None or not isinstance(resolved, TokenTargets | DirectionTargets):
         return from_logits(plan.model, resolved, trace)
     return from_known(plan.model, resolved, vectors, trace)
 
 
-def _norm_and_scale(plan: _Plan, trace: Trace) -> tuple[NormMap | None, Float[Tensor, "example asked"]]:
+def _norm_and_scale(plan: Plan, trace: Trace) -> tuple[NormMap | None, Float[Tensor, "example asked"]]:
     norm = plan.reading.norm
     if norm is None:
         return None, torch.ones_like(plan.request.rows, dtype=plan.model.accumulation)
@@ -205,7 +114,7 @@ def _norm_and_scale(plan: _Plan, trace: Trace) -> tuple[NormMap | None, Float[Te
     return probed, probed.inverse_scale(around.input, around.output)
 
 
-def _record(plan: _Plan, on_write: Callable[[Write], None] | None, keep: Tensor) -> Trace:
+def _record(plan: Plan, on_write: Callable[[Write], None] | None, keep: Tensor) -> Trace:
     streams = {layer for layer in (plan.features.stream, plan.reading.stream) if layer is not None and layer >= 0}
     wanted = Wanted(
         attention="source_token" in plan.request.by,
@@ -219,7 +128,7 @@ def _record(plan: _Plan, on_write: Callable[[Write], None] | None, keep: Tensor)
 
 # ------------------------------------------------------------ filling the ledger
 def _ledger(
-    plan: _Plan, table: Table, covector: Tensor, inverse: Tensor | None = None, strongest: Strongest | None = None
+    plan: Plan, table: Table, covector: Tensor, inverse: Tensor | None = None, strongest: Strongest | None = None
 ) -> Ledger:
     rows, targets = plan.request.rows, covector.shape[2]
     scores = torch.zeros(*rows.shape, targets, table.size, dtype=plan.model.accumulation, device=plan.model.device)
@@ -227,7 +136,7 @@ def _ledger(
     return Ledger(plan.table, covector, scores, biases, inverse, strongest, stored=table)
 
 
-def _score(plan: _Plan, ledger: Ledger, write: Write) -> None:
+def _score(plan: Plan, ledger: Ledger, write: Write) -> None:
     if write.writer not in plan.writers:
         return
     if write.writer.key in plan.features.at_writers:
@@ -236,7 +145,7 @@ def _score(plan: _Plan, ledger: Ledger, write: Write) -> None:
         ledger.add_write(write)
 
 
-def _score_stream(plan: _Plan, ledger: Ledger, trace: Trace) -> None:
+def _score_stream(plan: Plan, ledger: Ledger, trace: Trace) -> None:
     """Embeddings, or the residual SAE that stands for them."""
     if plan.features.in_stream is not None:
         plan.features.add_stream(ledger, stream_after(trace, plan.features.stream))
@@ -246,7 +155,7 @@ def _score_stream(plan: _Plan, ledger: Ledger, trace: Trace) -> None:
         ledger.add_vector("pos_embed", trace.position)
 
 
-def _score_constants(plan: _Plan, ledger: Ledger, functional: Functional, norm: NormMap | None) -> None:
+def _score_constants(plan: Plan, ledger: Ledger, functional: Functional, norm: NormMap | None) -> None:
     shape = ledger.scores.shape[:3]
     bias = None if norm is None else norm.constant(functional.vectors).expand(shape)
     constant = functional.constant.expand(shape)
@@ -273,7 +182,7 @@ def _with_strongest(effects: Effects, others: Tensor, strongest: Strongest) -> E
     return replace(effects, runs=(*effects.runs, *runs, Run(Node("rest"))), scores=everything)
 
 
-def _thinned(plan: _Plan, effects: Effects, top: int) -> Effects:
+def _thinned(plan: Plan, effects: Effects, top: int) -> Effects:
     strongest, others = Strongest(top), list[Tensor]()
     for slot in plan.table.slots.values():
         scores = effects.scores[..., slot.rows]

@@ -103,7 +103,8 @@ def place_features(layout: Layout, dictionaries: Iterable[Dictionary], width: in
     for dictionary in dictionaries:
         if dictionary.W_enc.shape[-1] != width:
             raise ValueError(
-                f"the dictionary reads vectors of width {dictionary.W_enc.shape[-1]}; the model's stream has width {width}"
+                f"the dictionary reads vectors of width {dictionary.W_enc.shape[-1]}; the model's stream has width "
+                f"{width}"
             )
         if isinstance(dictionary, SAE) and dictionary.site.startswith("resid"):
             in_stream.append(dictionary)
@@ -116,8 +117,8 @@ def place_features(layout: Layout, dictionaries: Iterable[Dictionary], width: in
     if len(in_stream) > 1:
         layers = ", ".join(f"{sae.layer}.{sae.site}" for sae in in_stream)
         raise NotImplementedError(
-            f"residual dictionaries at {layers} each stand for the whole stream and cannot share a ledger; pass one, e.g. "
-            f"dictionary[{in_stream[-1].layer}]"
+            f"residual dictionaries at {layers} each stand for the whole stream and cannot share a ledger; pass one, "
+            f"e.g. dictionary[{in_stream[-1].layer}]"
         )
     for sae in in_stream:
         if sae.site == "resid_mid":
@@ -138,7 +139,8 @@ def _writer_key(layout: Layout, dictionary: Dictionary, layer: int) -> str:
     names = [writer.name for writer in layout.of(layer)]
     if wanted not in names:
         raise NotImplementedError(
-            f"a dictionary at {dictionary.writes} needs a single {wanted} write in layer {layer}, which holds {', '.join(names)}"
+            f"a dictionary at {dictionary.writes} needs a single {wanted} write in layer {layer}, which holds "
+            f"{', '.join(names)}"
         )
     return f"{layer}.{wanted}"
 

@@ -1,13 +1,14 @@
 """The number to explain, as a linear functional of what the final norm put out.
 
-With y the final norm's output, raw logits z = W y + b, and logits l = cap tanh(scale z / cap) (or scale z without a cap):
+With y the final norm's output, raw logits z = W y + b, and logits l = cap tanh(scale z / cap) (or scale z without a
+cap):
 
   tokens      sum_t c_t l_t             u = sum_t c_t k_t W_t, with the secant k_t = l_t / z_t: exact, cap included
   directions  vec . y                   u = vec: exact, never capped
   metric      f(l)                      u = sum_t (df/dl_t)(dl_t/dz_t) W_t: first order, the rest is the row `nonlinear`
 
-so that value = u . y + constant + nonlinear. Without a cap and with the tokens known, u is known before the forward pass,
-which is what lets a job stream. Cost: a gather of rows of W; one product with W where every token matters.
+so that value = u . y + constant + nonlinear. Without a cap and with the tokens known, u is known before the forward
+pass, which is what lets a job stream. Cost: a gather of rows of W; one product with W where every token matters.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from whence.targets.resolve import DirectionTargets, MetricTargets, MostLikely, 
 
 @dataclass(frozen=True, eq=False)
 class Functional:
-    """A number per (example, asked, target) and the direction that reads it. Axes of `vectors` and `constant` may be 1."""
+    """A number per (example, asked, target), and what reads it. Axes of `vectors` and `constant` may be 1."""
 
     vectors: Float[Tensor, "_ _ target d_model"]
     constant: Float[Tensor, "_ _ target"]
@@ -118,7 +119,7 @@ def _check_metric(label: str, value: Float[Tensor, "example asked"]) -> None:
 
 
 def _secant(model: Model, logits: Tensor, raw: Tensor) -> Tensor:
-    """l / z, whose limit at z = 0 is the constant scale; without a cap it is that scale everywhere."""
+    """L / z, whose limit at z = 0 is the constant scale; without a cap it is that scale everywhere."""
     if model.layout.softcap is None:
         return torch.full_like(logits, model.layout.logit_scale)
     near_zero = raw.abs() < 1e-6
@@ -169,7 +170,7 @@ def _token_label(model: Model, ids: Tensor, foils: Tensor | None, centered: bool
 def dot(
     x: Float[Tensor, "example asked width"], covector: Float[Tensor, "_ _ target width"]
 ) -> Float[Tensor, "example asked target"]:
-    """x . c for every row and target, c shared along axes of size 1."""
+    """X . c for every row and target, c shared along axes of size 1."""
     if covector.shape[0] == covector.shape[1] == 1:
         return x @ covector[0, 0].T
     if covector.shape[1] == 1:

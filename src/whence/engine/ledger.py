@@ -5,8 +5,9 @@ known), a writer  s * PN(W a + b)  scores, with w = s * pull_PN(v),
 
     whole write   (W a + b) . w          unit i    a_i (W^T w)_i          bias   b . w + const_PN(s v)
 
-so that per unit only a product with one vector W^T w is left: [units], never [units, d_model]. Heads sum their channels;
-a head's source token k has A[q, k] (v_k . (W^T w)_head). Scores are written in place, rows last, [example, asked, target, row].
+so that per unit only a product with one vector W^T w is left: [units], never [units, d_model]. Heads sum their
+channels; a head's source token k has A[q, k] (v_k . (W^T w)_head). Scores are written in place, rows last, [example,
+asked, target, row].
 
 Cost per writer and direction: one read of W, one multiply per unit and row. Knows nothing of what the directions mean.
 """

@@ -22,7 +22,7 @@ class Strongest:
     """
 
     k: int
-    candidates: list[tuple[Run, Float[Tensor, "example asked target kept"]]] = field(default_factory=list)  # pyright: ignore
+    candidates: list[tuple[Run, Tensor]] = field(default_factory=list[tuple[Run, Tensor]])
     others: Tensor | None = None
 
     def take(self, run: Run, scores: Float[Tensor, "example asked target unit"]) -> None:

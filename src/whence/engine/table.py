@@ -1,7 +1,7 @@
 """Which rows a ledger has: decided from the model's layout before anything runs, so that scores are written in place.
 
-Each writer gets one run of rows for its units (heads, neurons, experts ... or the whole write) and, where it has one, a row
-for its bias. Rows stand in the order of writing: embeddings, writers, constants.
+Each writer gets one run of rows for its units (heads, neurons, experts ... or the whole write) and, where it has one,
+a row for its bias. Rows stand in the order of writing: embeddings, writers, constants.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import nn
 from whence.engine.granularity import Granularity
 from whence.errors import UnsupportedModelError
 from whence.model.experts import expert_sizes, has_bias
-from whence.model.layout import Layout, Writer
+from whence.model.layout import Writer
 from whence.model.linear import is_plain, may_have_constant, weight_of
 from whence.results.keys import Node
 from whence.results.runs import Run
@@ -54,24 +54,23 @@ def make_table(runs: dict[str, Run]) -> Table:
 
 
 def writer_runs(
-    layout: Layout, writer: Writer, by: frozenset[Granularity], keys: int, *, folded: bool = False
+    writer: Writer, by: frozenset[Granularity], keys: int, query: int | None, *, folded: bool = False
 ) -> dict[str, Run]:
     """The rows of one writer.
 
     Args:
-        layout: the model.
         writer: the writer.
         by: how finely it is told apart; a writer without such units stays whole.
         keys: number of source tokens.
+        query: the position that reads them, where it is one for the whole ledger: part of such a row's key.
         folded: value biases are counted as bias, so that attention has such a row in any case.
     """
     units: Run | None = None
     if writer.name == "attn" and "head" in by:
         units = Run(Node("attn.head", index=0, layer=writer.layer), range(_heads(writer)))
     elif writer.name == "attn" and "source_token" in by:
-        units = Run(
-            Node("attn.head", index=0, layer=writer.layer), range(_heads(writer) * keys), inner=keys, axis="source"
-        )
+        head = Node("attn.head", index=0, layer=writer.layer, position=query)
+        units = Run(head, range(_heads(writer) * keys), inner=keys, axis="source")
     elif writer.name == "mlp" and "neuron" in by:
         units = Run(Node("mlp.neuron", index=0, layer=writer.layer), range(input_width(writer.write)))
     elif writer.name == "moe" and by & {"expert", "neuron"}:

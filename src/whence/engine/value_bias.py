@@ -45,8 +45,8 @@ def value_biases(layout: Layout) -> dict[int, Float[Tensor, "head d_head"]]:
         pattern, value = seen[writer.module].pattern, seen[writer.module].value
         if float((pattern.sum(-1) - 1).abs().max()) > 1e-3:
             raise NotImplementedError(
-                f"fold_value_bias: attention rows of layer {writer.layer} do not sum to 1 (attention sinks), so a value bias "
-                "is no constant; pass fold_value_bias=False"
+                f"fold_value_bias: attention rows of layer {writer.layer} do not sum to 1 (attention sinks), so a "
+                "value bias is no constant; pass fold_value_bias=False"
             )
         biases[writer.layer] = expand_groups(value, pattern.shape[1])[0, :, 0]
     return biases

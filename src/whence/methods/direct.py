@@ -1,6 +1,7 @@
 """Direct logit attribution: which parts of the model wrote this logit?
 
-With the final norm held at the scale it had, the logit is linear in the final stream, and the stream is a sum of writes:
+With the final norm held at the scale it had, the logit is linear in the final stream, and the stream is a sum of
+writes:
 
     logit = sum_parts v . write(part) + constants,      v = C(gamma * u) / sigma,
 
@@ -8,7 +9,8 @@ u the direction that reads the logit behind the norm, softcap and logit scale in
 number; every call checks that against the forward pass and keeps the gap as the remainder.
 Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
 
-Cost: one forward pass, without the output embedding where the tokens are known, and one read of each writer's weight per
+Cost: one forward pass, without the output embedding where the tokens are known, and one read of each writer's weight
+    per
 direction. Knows nothing of indirect effects: what a part makes later parts write is on their account.
 """
 
@@ -19,8 +21,9 @@ import torch
 from torch import Tensor
 
 from whence.components.dictionaries import SAE, CrossLayerTranscoder, Dictionary, Transcoder
-from whence.engine.direct_effects import Effects, Request, direct_effects
+from whence.engine.direct_effects import Effects, direct_effects
 from whence.engine.granularity import Granularity, granularities, refuse_meaningless
+from whence.engine.plan import Request
 from whence.errors import LedgerError
 from whence.methods.provenance import provenance
 from whence.methods.views import accumulate, by_layer, without_constants
@@ -59,8 +62,8 @@ def direct_logit_attribution(
         input: a string, a list of strings (ragged is fine), token ids, or what a tokenizer returns.
         targets: what to explain. None: the most likely token. A string or id: that token. A list of them: several
             targets. A tensor: per prompt, [example]; [example, 2] for (answer, foil); [example, asked] for a token per
-            position. Also `logit_difference`, `probability`, `log_probability`, `kl_divergence`, `metric`, `activation`,
-            a function of one position's logits, and directions (`CustomTarget`, `AttributionTargets`).
+            position. Also `logit_difference`, `probability`, `log_probability`, `kl_divergence`, `metric`,
+            `activation`, a function of one position's logits, and directions (`CustomTarget`, `AttributionTargets`).
         foils: tokens to subtract, in the same forms.
         by: how finely the model is told apart; several that split different parts go together, e.g. ("head", "neuron").
             "source_token" splits heads by what they read; "feature" uses `dictionary`.
@@ -192,8 +195,8 @@ def refuse_gap(gap: Tensor, size: Tensor, tolerance: float) -> None:
     worst = float(relative.max())
     if not worst <= tolerance:
         raise LedgerError(
-            f"the parts miss the model's own number by {float(gap.flatten()[relative.argmax()]):.3g}, {worst:.1e} of the sum "
-            f"of their magnitudes (bound {tolerance:.0e}). The model does something its entry does not know; run "
+            f"the parts miss the model's own number by {float(gap.flatten()[relative.argmax()]):.3g}, {worst:.1e} "
+            f"of the sum of their magnitudes (bound {tolerance:.0e}). The model does something its entry does not know; run "
             "`whence check` on it and please report the family."
         )
 

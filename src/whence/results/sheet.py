@@ -74,6 +74,7 @@ def sheet(scores: Scores, k: int | None = None) -> Sheet:
     hidden = 0 if chosen else len(scores.keys) - len(top.keys) + 1
     values = [tuple(row) for row in _columns(scores, top.values)]
     number, remainder = (_columns(scores, numbers[None])[0] for numbers in (first.target, first.remainder))
+    total = "the last sum" if scores.running else "Σ of the parts"
     show = number_format(max((abs(x) for row in [*values, number] for x in row), default=0.0))
     labels = tuple(quoted(label) for label in mean.target_labels[0])
     return Sheet(
@@ -82,7 +83,7 @@ def sheet(scores: Scores, k: int | None = None) -> Sheet:
         columns=labels,
         lines=tuple(_line(mean, node, row, hidden) for node, row in zip(top.keys, values, strict=True)),
         ledger=(
-            ("the last sum" if scores.running else "Σ of the parts", tuple(show(x - missing) for x, missing in zip(number, remainder, strict=True))),
+            (total, tuple(show(x - missing) for x, missing in zip(number, remainder, strict=True))),
             ("the model's number", tuple(map(show, number))),
             ("remainder", tuple(map(gap, remainder))),
         ),
