@@ -196,8 +196,8 @@ def refuse_gap(gap: Tensor, size: Tensor, tolerance: float) -> None:
     if not worst <= tolerance:
         raise LedgerError(
             f"the parts miss the model's own number by {float(gap.flatten()[relative.argmax()]):.3g}, {worst:.1e} "
-            f"of the sum of their magnitudes (bound {tolerance:.0e}). The model does something its entry does not know; run "
-            "`whence check` on it and please report the family."
+            f"of the sum of their magnitudes (bound {tolerance:.0e}). The model does something its entry does not "
+            "know, or computes NaN; run `whence check` on it and please report the family."
         )
 
 
