@@ -34,7 +34,7 @@ class ModelRecipe:
     weight_decay: float = 0.1
 
 
-SMALL_MODEL = ModelRecipe(n_layers=2, d_model=64, d_mlp=176, steps=4000, learning_rate=5e-3)
+SMALL_MODEL = ModelRecipe(n_layers=2, d_model=64, d_mlp=176, steps=4500, learning_rate=6e-3)
 
 
 def train_model(

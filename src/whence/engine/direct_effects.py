@@ -17,7 +17,7 @@ from torch import Tensor
 
 from whence.engine.functional import Functional, from_known, from_logits, known_before, own_logits
 from whence.engine.ledger import Ledger
-from whence.engine.plan import Plan, Request, make_plan
+from whence.engine.plan import CONSTANTS, Plan, Request, make_plan
 from whence.engine.reading import preactivation, stream_after
 from whence.engine.strongest import Strongest
 from whence.engine.table import Table, make_table
@@ -47,12 +47,15 @@ class Effects:
     own: Float[Tensor, "example one target"] | None = None
 
 
+@torch.inference_mode(False)  # a caller's inference mode would keep metrics from being differentiated
 @torch.no_grad()
 def direct_effects(model: Model, request: Request) -> Effects:
     """Every part's direct effect on the number that was asked for."""
     plan = make_plan(model, request)
-    vectors = None if request.top is not None else known_before(model, request.resolved)
-    return _kept(plan) if vectors is None else _streamed(plan, vectors)
+    vectors = known_before(model, request.resolved)
+    # Which units are strongest over several rows depends on the rows' scales, which come last.
+    early = request.top is None or (request.rows.numel() == 1 and "feature" not in request.by)
+    return _kept(plan) if vectors is None or not early else _streamed(plan, vectors)
 
 
 # ------------------------------------------------------------ the two ways through
@@ -61,21 +64,25 @@ def _streamed(plan: Plan, vectors: Float[Tensor, "_ _ target d_model"]) -> Effec
     resolved = plan.request.resolved
     assert isinstance(resolved, TokenTargets | DirectionTargets)
     norm = probe_norm(plan.model.layout.final_norm, plan.model.d_model)
-    ledger = _ledger(plan, plan.table, norm.pull(vectors))
+    strongest = Strongest(plan.request.top) if plan.request.top is not None else None
+    stored = make_table(_without_units(plan.table)) if strongest else plan.table
+    ledger = _ledger(plan, stored, norm.pull(vectors), None, strongest)
     trace = _record(plan, lambda write: _score(plan, ledger, write), keep=plan.request.rows[:, -1:])
     functional = from_known(plan.model, resolved, vectors, trace)
     _score_stream(plan, ledger, trace)
     inverse = norm.inverse_scale(trace.final.input, trace.final.output).to(ledger.scores)
-    ledger.scores[..., : plan.stream_rows] *= inverse[..., None, None]
+    ledger.scores[..., : stored.rows_before(CONSTANTS)] *= inverse[..., None, None]
     _score_constants(plan, ledger, functional, norm)
     own = own_logits(resolved, trace) if isinstance(resolved, TokenTargets) else None
-    return Effects(plan.table.runs, ledger.scores, functional, trace, own)
+    effects = Effects(stored.runs, ledger.scores, functional, trace, own)
+    return effects if strongest is None else _with_strongest(effects, ledger.scores, strongest, inverse)
 
 
 def _kept(plan: Plan) -> Effects:
     """Keep the asked rows of what writers read, and score them once the direction is known."""
     by_logits = plan.reading.unit is None
-    trace = _record(plan, None, keep=plan.request.rows if by_logits else plan.request.rows[:, -1:])
+    every_row = by_logits and known_before(plan.model, plan.request.resolved) is None
+    trace = _record(plan, None, keep=plan.request.rows if every_row else plan.request.rows[:, -1:])
     functional = _from_trace(plan, trace) if by_logits else preactivation(plan.model, plan.reading, trace)
     norm, inverse = _norm_and_scale(plan, trace)
     # A row that is not there must not lend strength to the units it would have had.
@@ -91,7 +98,7 @@ def _kept(plan: Plan) -> Effects:
     _score_stream(plan, ledger, trace)
     _score_constants(plan, ledger, functional, norm)
     resolved = plan.request.resolved
-    own = own_logits(resolved, trace) if isinstance(resolved, TokenTargets) and not resolved.centered else None
+    own = own_logits(resolved, trace) if isinstance(resolved, TokenTargets) else None
     effects = Effects(stored.runs, ledger.scores, functional, trace, own)
     if strongest is not None:
         return _with_strongest(effects, ledger.scores, strongest)
@@ -174,11 +181,16 @@ def _without_units(table: Table) -> dict[str, Run]:
     return {name: slot.run for name, slot in table.slots.items() if slot.run.units is None}
 
 
-def _with_strongest(effects: Effects, others: Tensor, strongest: Strongest) -> Effects:
+def _with_strongest(
+    effects: Effects, others: Tensor, strongest: Strongest, inverse: Float[Tensor, "example asked"] | None = None
+) -> Effects:
+    """The other rows, the strongest units, and the sum of the rest; 1 / sigma applied if it has not been."""
     if not strongest.candidates:  # nothing before the place that is read has such units
         return replace(effects, scores=others)
     runs, scores, rest = strongest.result()
-    everything = torch.cat([others, scores.to(others), rest.to(others)[..., None]], dim=-1)
+    units = torch.cat([scores, rest[..., None]], dim=-1).to(others)
+    units = units if inverse is None else units * inverse[..., None, None]
+    everything = torch.cat([others, units], dim=-1)
     return replace(effects, runs=(*effects.runs, *runs, Run(Node("rest"))), scores=everything)
 
 

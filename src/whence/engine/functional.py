@@ -32,16 +32,24 @@ class Functional:
     value: Float[Tensor, "example asked target"]
     nonlinear: Float[Tensor, "example asked target"] | None
     labels: tuple[tuple[str, ...], ...]  # [example][target]
+    tokens: TokenTargets | None = None  # what was explained, where it is tokens
 
 
 def known_before(model: Model, resolved: Resolved) -> Float[Tensor, "_ _ target d_model"] | None:
     """The direction where no logit is needed to know it."""
     if isinstance(resolved, DirectionTargets):
         return resolved.vectors.to(model.device, model.accumulation)[None, None]
-    if isinstance(resolved, TokenTargets) and model.layout.softcap is None and not resolved.centered:
+    if isinstance(resolved, TokenTargets) and model.layout.softcap is None:
         vectors = _rows(model, resolved.ids)
+        if resolved.centered:
+            vectors = vectors - _pull_head(model, _mean_of_logits(model, vectors))
         return vectors if resolved.foils is None else vectors - _rows(model, resolved.foils)
     return None
+
+
+def _mean_of_logits(model: Model, like: Tensor) -> Float[Tensor, "_ _ target vocab"]:
+    """The coefficients on raw logits whose sum is the mean logit."""
+    return like.new_full((1, 1, 1, model.vocab_size), model.layout.logit_scale / model.vocab_size)
 
 
 def from_known(model: Model, resolved: TokenTargets | DirectionTargets, vectors: Tensor, trace: Trace) -> Functional:
@@ -50,8 +58,9 @@ def from_known(model: Model, resolved: TokenTargets | DirectionTargets, vectors:
     if isinstance(resolved, TokenTargets):
         constant = model.unembedding_bias(resolved.ids).to(vectors)
         constant = constant if resolved.foils is None else constant - model.unembedding_bias(resolved.foils).to(vectors)
+        constant = constant - _head_bias(model, _mean_of_logits(model, vectors)) if resolved.centered else constant
     value = dot(trace.final.output.to(vectors), vectors) + constant
-    return Functional(vectors, constant, value, None, labels_of(model, resolved, trace))
+    return Functional(vectors, constant, value, None, labels_of(model, resolved, trace), tokens_of(resolved))
 
 
 def from_logits(model: Model, resolved: Resolved, trace: Trace) -> Functional:
@@ -76,7 +85,12 @@ def from_logits(model: Model, resolved: Resolved, trace: Trace) -> Functional:
         value = value - logits.mean(-1, keepdim=True)
         vectors = vectors - _pull_head(model, every)
         constant = constant - _head_bias(model, every)
-    return Functional(vectors, constant, value, None, labels_of(model, resolved, trace))
+    return Functional(vectors, constant, value, None, labels_of(model, resolved, trace), resolved)
+
+
+def tokens_of(resolved: Resolved) -> TokenTargets | None:
+    """The targets, where they are tokens."""
+    return resolved if isinstance(resolved, TokenTargets) else None
 
 
 def own_logits(tokens: TokenTargets, trace: Trace) -> Float[Tensor, "example one target"]:
@@ -84,6 +98,7 @@ def own_logits(tokens: TokenTargets, trace: Trace) -> Float[Tensor, "example one
     logits = trace.logits[:, -1:]
     ids = tokens.ids[:, -1:].expand(len(logits), 1, -1)
     own = logits.gather(-1, ids)
+    own = own - logits.mean(-1, keepdim=True) if tokens.centered else own
     if tokens.foils is None:
         return own
     return own - logits.gather(-1, tokens.foils[:, -1:].expand(len(logits), 1, -1))

@@ -55,12 +55,6 @@ class Plan:
     writers: frozenset[Writer]
     table: Table
 
-    @property
-    def stream_rows(self) -> int:
-        """How many rows are parts of the stream, which a norm scales; those of constants stand after them."""
-        starts = [slot.start for name, slot in self.table.slots.items() if name in CONSTANTS]
-        return min(starts, default=self.table.size)
-
 
 def make_plan(model: Model, request: Request) -> Plan:
     """The plan of a request.

@@ -4,6 +4,7 @@ Each writer gets one run of rows for its units (heads, neurons, experts ... or t
 a row for its bias. Rows stand in the order of writing: embeddings, writers, constants.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import nn
@@ -41,6 +42,10 @@ class Table:
     def runs(self) -> tuple[Run, ...]:
         """In row order."""
         return tuple(slot.run for slot in self.slots.values())
+
+    def rows_before(self, names: Collection[str]) -> int:
+        """How many rows stand before the first of these."""
+        return min((slot.start for name, slot in self.slots.items() if name in names), default=self.size)
 
 
 def make_table(runs: dict[str, Run]) -> Table:
@@ -115,7 +120,7 @@ def input_width(module: nn.Module) -> int:
     """
     if is_plain(module):
         return weight_of(module).shape[1]
-    width = getattr(module, "in_features", None)
+    width = getattr(module, "in_features", None) or getattr(module, "nx", None)  # GPT-2's Conv1D, offloaded
     if not isinstance(width, int):
         raise UnsupportedModelError(
             f"{type(module).__name__} does not say how many inputs it has; give it `in_features`"

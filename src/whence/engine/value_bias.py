@@ -38,7 +38,7 @@ def value_biases(layout: Layout) -> dict[int, Float[Tensor, "head d_head"]]:
     device = next(p.device for p in layout.hf.parameters() if p.device.type != "meta")
     token = Batch(torch.zeros(1, 1, dtype=torch.long, device=device), torch.ones(1, dtype=torch.long, device=device))
     tape = AttentionTape("record", on_attention=seen.__setitem__)
-    with hooked(before=before), tapped(layout.hf, tuple(w.module for w in layout.attention), how, tape):
+    with layout.lock, hooked(before=before), tapped(layout.hf, tuple(w.module for w in layout.attention), how, tape):
         run(layout, token)
     biases: dict[int, Tensor] = {}
     for writer in layout.attention:

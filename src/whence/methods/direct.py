@@ -10,8 +10,7 @@ number; every call checks that against the forward pass and keeps the gap as the
 Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
 
 Cost: one forward pass, without the output embedding where the tokens are known, and one read of each writer's weight
-    per
-direction. Knows nothing of indirect effects: what a part makes later parts write is on their account.
+per direction. Knows nothing of indirect effects: what a part makes later parts write is on their account.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,10 +26,11 @@ from whence.engine.plan import Request
 from whence.errors import LedgerError
 from whence.methods.provenance import provenance
 from whence.methods.views import accumulate, by_layer, without_constants
+from whence.model.batch import positions_of
 from whence.model.model import Model
 from whence.results.scores import Keys, Scores
 from whence.results.sums import sum_and_magnitude
-from whence.targets.resolve import resolve
+from whence.targets.resolve import TokenTargets, resolve
 from whence.targets.specs import ActivationTarget
 
 # Largest gap between the sum of the parts and the model's own number, as a share of sum |parts|. Measured on the listed
@@ -91,7 +91,9 @@ def direct_logit_attribution(
         >>> bool(scores.remainder.abs().max() < 1e-5 * scores.magnitude.max())
         True
     """
-    units = granularities(by)
+    if not isinstance(model, Model):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not check types
+        raise TypeError(f"model is {type(model).__name__}; wrap it first: whence.Model(model, tokenizer)")
+    units, position = granularities(by), positions_of(position)
     _check(units, accumulated, bias, top)
     dictionaries = _dictionaries(units, dictionary, targets)
     refuse_meaningless(model.layout, units)
@@ -102,7 +104,9 @@ def direct_logit_attribution(
     effects = direct_effects(model, request)
     options = {
         "by": by if isinstance(by, str) else list(by),
-        "position": position if position is None or isinstance(position, int) else list(position),
+        "position": position,
+        "targets": _token_ids(effects.functional.tokens),
+        "dictionaries": [_described(one) for one in dictionaries],
         "centered": centered,
         "bias": bias,
         "accumulated": accumulated,
@@ -128,10 +132,24 @@ def _check(units: frozenset[Granularity], accumulated: bool, bias: str, top: int
         )
     if bias not in ("separate", "exclude"):
         raise ValueError(f"bias={bias!r}; it is 'separate' or 'exclude'")
+    if not isinstance(top, int | None) or isinstance(top, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"top={top!r}; it is a whole number of units to keep")
     if top is not None and (top < 1 or units & {"component", "layer"}):
         raise ValueError(
             f"top={top} with by={_said(units)}; top is at least 1 and thins out units (heads, neurons, features ...)"
         )
+
+
+def _token_ids(tokens: TokenTargets | None) -> dict[str, Any] | None:
+    """The ids explained, [example][asked][target], axes of 1 where nothing varies; None where they are no tokens."""
+    if tokens is None:
+        return None
+    return {"ids": tokens.ids.tolist(), "foils": None if tokens.foils is None else tokens.foils.tolist()}
+
+
+def _described(dictionary: Dictionary) -> str:
+    where = "all layers" if isinstance(dictionary, CrossLayerTranscoder) else f"layer {dictionary.layer}"
+    return f"{dictionary.kind} at {dictionary.writes}, {where}, {dictionary.n_features} features"
 
 
 def _said(units: frozenset[Granularity]) -> str:

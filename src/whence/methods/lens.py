@@ -20,9 +20,9 @@ from whence.model.recorder import record
 from whence.model.trace import Wanted
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LogitLens:
-    """Logits read at every layer.
+    """Logits read at every layer; NaN at positions that a shorter prompt does not have.
 
     Args:
         logits: of every layer; layer 0 is the stream before the first block, the last one the model's own output.
@@ -34,6 +34,11 @@ class LogitLens:
     tokens: tuple[tuple[str, ...], ...]
     positions: tuple[tuple[int, ...], ...]
     model: Model
+
+    def __repr__(self) -> str:
+        """One line: how many layers, prompts and positions."""
+        layers, examples, asked, vocab = self.logits.shape
+        return f"LogitLens({layers - 1} layers and the start × {examples} prompts × {asked} positions, {vocab} logits)"
 
     def top(self, k: int = 5) -> list[list[list[list[tuple[str, float]]]]]:
         """The k most likely tokens and their probabilities, [layer][example][asked]."""
@@ -75,8 +80,9 @@ def logit_lens(model: Model, input: Any, *, position: int | Sequence[int] | None
     streams = [start, *(trace.streams[layer] for layer in range(model.n_layers - 1))]
     logits = [_read(model, stream) for stream in streams]
     ids = [row[: int(length)] for row, length in zip(batch.ids.tolist(), batch.lengths, strict=True)]
+    stacked = torch.stack([*logits, trace.logits.to(logits[0])])
     return LogitLens(
-        torch.stack([*logits, trace.logits.to(logits[0])]),
+        stacked.masked_fill((rows < 0)[..., None].to(stacked.device), torch.nan),
         tuple(tuple(model.token_text(token) for token in row) for row in ids),
         tuple(tuple(row) for row in rows.tolist()),
         model,

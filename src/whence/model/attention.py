@@ -110,8 +110,8 @@ def tapped(
         if how == "registry":
             _register()
             before = hf.config._attn_implementation
-            hf.set_attn_implementation(NAME)
             stack.callback(hf.set_attn_implementation, before)
+            hf.set_attn_implementation(NAME)
         else:
             for module in modules:
                 module._attn = MethodType(_method_attention(module), module)  # pyright: ignore[reportArgumentType]

@@ -5,8 +5,9 @@ recurrence: no position ids to shift, no pad token needed. A left-padded encodin
 last real token of each prompt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import torch
@@ -33,21 +34,21 @@ class Batch:
         """Whether some prompt is shorter than another."""
         return bool((self.lengths != self.ids.shape[1]).any())
 
-    def rows(self, position: int | Sequence[int] | None) -> Int[Tensor, "example asked"]:
+    def rows(self, position: Any) -> Int[Tensor, "example asked"]:
         """Absolute positions asked for; -1 stands where a shorter prompt has no token (only for `position=None`).
 
         Args:
             position: one position, several, or None for all. Negative ones count from each prompt's own end.
 
         Raises:
+            TypeError: no whole number.
             ValueError: a position outside a prompt, naming the prompt and its length.
         """
+        position = positions_of(position)
         everything = torch.arange(self.ids.shape[1], device=self.ids.device).expand_as(self.ids)
         if position is None:
             return torch.where(self.mask, everything, -1)
-        asked = [position] if isinstance(position, int) else list(position)
-        if not asked:
-            raise ValueError("position is an empty list; pass an int, several ints, or None for all positions")
+        asked = [position] if isinstance(position, int) else position
         columns: list[Tensor] = []
         for one in asked:
             column = self.lengths + one if one < 0 else torch.full_like(self.lengths, one)
@@ -57,6 +58,39 @@ class Batch:
                 raise ValueError(f"position {one} is outside prompt {row}, which has {int(self.lengths[row])} tokens")
             columns.append(column)
         return torch.stack(columns, dim=1)
+
+
+def positions_of(given: Any) -> int | list[int] | None:
+    """The position or positions asked for, as plain ints.
+
+    Args:
+        given: None, an int of any kind, or several (a sequence, array or 1-D tensor).
+
+    Raises:
+        TypeError: something that is no whole number.
+        ValueError: no position at all.
+    """
+    if given is None:
+        return None
+    single = _whole(given)
+    if single is not None:
+        return single
+    several = [_whole(one) for one in given] if isinstance(given, Iterable) and not isinstance(given, str) else [None]
+    if any(one is None for one in several):
+        raise TypeError(f"position is {given!r}; it is an int, several ints, or None for all positions")
+    if not several:
+        raise ValueError("position is an empty list; pass an int, several ints, or None for all positions")
+    return [one for one in several if one is not None]
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of any library as an int; None for anything else, truth values included."""
+    if isinstance(value, bool) or (isinstance(value, Tensor) and (value.ndim or value.dtype == torch.bool)):
+        return None
+    try:
+        return index(value)
+    except TypeError:
+        return None
 
 
 def pack(rows: Sequence[Sequence[int]], vocab_size: int, device: torch.device) -> Batch:
@@ -97,6 +131,8 @@ def token_rows(value: Any, tokenizer: Any) -> list[list[int]]:
         return token_rows([value], tokenizer)
     if isinstance(value, Mapping):
         return _encoded_rows(value)
+    if hasattr(value, "__array__") and not isinstance(value, Tensor):  # numpy's, without importing numpy
+        value = torch.as_tensor(value)
     if isinstance(value, Tensor):
         if value.dtype.is_floating_point or value.dtype == torch.bool or value.ndim not in (1, 2):
             raise TypeError(f"input is a {value.ndim}-D tensor of {value.dtype}; expected 1-D or 2-D token ids")
@@ -107,15 +143,22 @@ def token_rows(value: Any, tokenizer: Any) -> list[list[int]]:
             if tokenizer is None:
                 raise ValueError("the input is text but the model has no tokenizer; pass token ids, or give one")
             return [list(tokenizer(item).input_ids) for item in items]
-        if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
-            return [items]
+        ids = [_whole(item) for item in items]
+        if all(token is not None for token in ids):
+            return [[token for token in ids if token is not None]]
         if all(isinstance(item, Sequence | Tensor) and not isinstance(item, str) for item in items):
             return [row for item in items for row in token_rows(item, tokenizer)]
     raise TypeError(f"input is {type(value).__name__}; expected a string, a list of strings, or token ids")
 
 
 def _encoded_rows(encoding: Mapping[str, Any]) -> list[list[int]]:
-    ids = torch.as_tensor(encoding["input_ids"])
-    ids = ids[None] if ids.ndim == 1 else ids
-    mask = torch.as_tensor(encoding.get("attention_mask", torch.ones_like(ids))).reshape(ids.shape).bool()
-    return [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
+    if "input_ids" not in encoding:
+        raise ValueError(
+            f"the input is a mapping without 'input_ids'; it has: {', '.join(map(str, encoding)) or 'nothing'}"
+        )
+    rows = token_rows(encoding["input_ids"], None)
+    if "attention_mask" not in encoding:
+        return rows
+    masks = token_rows(encoding["attention_mask"], None)
+    pairs = zip(rows, masks, strict=True)
+    return [[token for token, keep in zip(row, mask, strict=True) if keep] for row, mask in pairs]

@@ -22,7 +22,7 @@ UNDERSTOOD = frozenset(
         (
             "vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size "
             "head_dim max_position_embeddings n_embd n_head n_inner n_layer n_positions num_heads num_layers "
-            "ffn_dim ffn_hidden_size word_embed_proj_dim bos_token_id eos_token_id pad_token_id "
+            "ffn_dim ffn_hidden_size  bos_token_id eos_token_id pad_token_id "
             "tie_word_embeddings num_kv_heads lru_width moe_intermediate_size shared_expert_intermediate_size "
             "num_experts num_local_experts num_experts_per_tok"
         ),
@@ -85,12 +85,14 @@ def refuse_unknown_fields(hf: Any) -> None:
     Raises:
         UnsupportedModelError: naming each field, its value and its default.
     """
-    config = hf.config
+    config = hf.config.get_text_config()
     defaults = type(config)().to_dict()
     candidates = {
         name: value
         for name, value in config.to_dict().items()
-        if name not in UNDERSTOOD and (name not in defaults or value != defaults[name])
+        if name not in UNDERSTOOD
+        and (name not in defaults or value != defaults[name])
+        and not (name == "word_embed_proj_dim" and value == config.hidden_size)  # no projection, then
     }
     source = inspect.getsource(sys.modules[type(hf).__module__]) if candidates else ""
     unknown = [

@@ -46,7 +46,7 @@ def frozen(layout: Layout) -> Generator[None]:
     hooks += [(module, _hold_output()) for module in dict.fromkeys(held)]
     attention = tuple(writer.module for writer in layout.attention)
     tape = AttentionTape("hold", patterns={})
-    with hooked(hooks), tapped(layout.hf, attention, architecture.patterns, tape):
+    with layout.lock, hooked(hooks), tapped(layout.hf, attention, architecture.patterns, tape):
         yield
 
 

@@ -3,7 +3,8 @@
 Nothing is computed here; what the layout claims is checked in selfcheck.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any, Literal
 
 from torch import nn
@@ -56,6 +57,8 @@ class Layout:
     head: nn.Module
     logit_scale: float
     softcap: float | None
+    # One forward pass at a time: hooks and the attention implementation belong to the whole model.
+    lock: Any = field(default_factory=RLock, repr=False)
 
     def of(self, layer: int) -> tuple[Writer, ...]:
         """The writers of one layer."""
@@ -95,7 +98,7 @@ def bind(hf: Any, architecture: Architecture) -> Layout:
     Raises:
         UnsupportedModelError: a path that the model lacks, or a block that writes nothing the entry knows.
     """
-    config = hf.config
+    config = hf.config.get_text_config()  # of a model that also sees images, the part that writes text
     head, embedding = hf.get_output_embeddings(), hf.get_input_embeddings()
     if head is None or embedding is None:
         raise UnsupportedModelError(f"{type(hf).__name__} has no output embedding; load it as a causal language model.")

@@ -117,7 +117,7 @@ class Model:
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return int(self.hf.config.hidden_size)
+        return int(self.hf.config.get_text_config().hidden_size)
 
     @property
     def n_layers(self) -> int:
@@ -153,9 +153,11 @@ class Model:
         return torch.zeros_like(ids, dtype=like.dtype) if bias is None else self.layout.logit_scale * bias[ids]
 
     def logits(self, value: Any, position: int | Sequence[int] | None = -1) -> Float[Tensor, "example asked vocab"]:
-        """The model's own logits at the positions asked for, computed nowhere else."""
+        """The model's own logits at the positions asked for, computed nowhere else; NaN where a prompt is shorter."""
         batch = self.batch(value)
-        return record(self.layout, batch, batch.rows(position), wanted=Wanted(writes=False)).logits
+        rows = batch.rows(position)
+        logits = record(self.layout, batch, rows, wanted=Wanted(writes=False)).logits
+        return logits.masked_fill((rows < 0)[..., None].to(logits.device), torch.nan)
 
     def trace(
         self,

@@ -43,13 +43,20 @@ def record(
         on_write: takes each write as it happens; the trace then keeps none. None: the trace keeps them all.
 
     Raises:
-        UnsupportedModelError: a module of the layout was never called, or attention patterns cannot be read.
+        ValueError: the model is in training mode, or a prompt is longer than its learned positions.
+        UnsupportedModelError: a module of the layout was never called.
+        NotImplementedError: attention patterns cannot be read.
     """
     wanted = wanted or Wanted()
+    _refuse_unless_runnable(layout, batch)
     kept: list[Write] = []
     recorder = _Recorder(layout, batch, rows.clamp_min(0), wanted, on_write or kept.append, keeping=on_write is None)
     attention = tuple(writer.module for writer in layout.attention)
-    with torch.no_grad(), hooked(recorder.after(), recorder.before((rows if keep is None else keep).clamp_min(0))):
+    with (
+        layout.lock,
+        torch.no_grad(),
+        hooked(recorder.after(), recorder.before((rows if keep is None else keep).clamp_min(0))),
+    ):
         if wanted.attention and attention:
             how = layout.architecture.patterns
             if how is None:
@@ -60,6 +67,14 @@ def record(
         else:
             logits = run(layout, batch)
     return recorder.trace(logits, tuple(kept))
+
+
+def _refuse_unless_runnable(layout: Layout, batch: Batch) -> None:
+    if layout.hf.training:
+        raise ValueError(f"{type(layout.hf).__name__} is in training mode, where dropout is active; call .eval() on it")
+    rows = getattr(layout.position, "num_embeddings", None)
+    if isinstance(rows, int) and batch.ids.shape[1] > rows:
+        raise ValueError(f"a prompt of {batch.ids.shape[1]} tokens is longer than the model's {rows} positions")
 
 
 def run(layout: Layout, batch: Batch) -> Float[Tensor, "example pos vocab"]:

@@ -27,10 +27,15 @@ def unwrap(model: Any) -> tuple[Any, Any]:
 
     Raises:
         ValueError: a wrapper whose weights are not loaded yet.
-        TypeError: neither a transformers model nor a wrapper that is known.
+        TypeError: neither a transformers model nor a wrapper that is known, or one whose prompt is learned.
     """
     ancestors = _ancestors(model)
     if "peft.PeftModel" in ancestors:
+        if model.active_peft_config.is_prompt_learning:
+            raise TypeError(
+                f"the peft model learns a prompt ({model.active_peft_config.peft_type}), which its base model does not "
+                "have: attributing the base model would explain another model's output"
+            )
         return unwrap(model.get_base_model())
     if ancestors & {"nnsight.LanguageModel", "nnsight.TransformersModel"}:
         hf = unwrap(vars(model)["_module" if "_module" in vars(model) else "_model"])[0]

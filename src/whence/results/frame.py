@@ -33,6 +33,7 @@ def frame(scores: Scores) -> "pandas.DataFrame":
     columns = {name: [row[name] for row in nodes for _ in cells] for name in _fields(Node("rest"))}
     columns |= {name: [cell[name] for cell in cells] * len(nodes) for name in ("example", "position", "target")}
     table = pandas.DataFrame(columns | {"value": scores.values.reshape(-1).numpy()})
+    table = table[table["position"].ne(-1)].reset_index(drop=True)  # positions that a shorter prompt does not have
     return table.astype(dict.fromkeys(("layer", "source", "example", "position"), "Int64"))
 
 

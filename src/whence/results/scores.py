@@ -93,30 +93,55 @@ class Scores:
     def mean(self) -> "Scores":
         """The mean over examples, as scores of one example. What the examples do not share is left out.
 
+        A position that a shorter prompt does not have (-1 in `positions`) does not count as 0: it does not count.
+
         Example:
             >>> scores.mean().values.shape[1]  # doctest: +SKIP
             1
         """
-        count = self.values.shape[1]
+        count, share = self.values.shape[1], self._share_of_examples()
         return replace(
             self,
-            values=self.values.mean(1, keepdim=True, dtype=torch.float64).to(self.values.dtype),
-            target=self.target.mean(0, keepdim=True, dtype=torch.float64).to(self.target.dtype),
+            values=(self.values * share).sum(1, keepdim=True, dtype=torch.float64).to(self.values.dtype),
+            target=(self.target * share).sum(0, keepdim=True, dtype=torch.float64).to(self.target.dtype),
             target_labels=(tuple(_shared(labels) for labels in zip(*self.target_labels, strict=True)),),
             tokens=(_same(self.tokens),),
             positions=(_same(self.positions),),
             provenance=self.provenance if count == 1 else self.provenance | {"mean_over_examples": count},
         )
 
+    def _share_of_examples(self) -> Float64[Tensor, "example *rest"]:
+        """What each example counts in a mean, at each position."""
+        present = torch.ones(self.target.shape[:2] if "position" in self.axes else self.target.shape[:1])
+        if "position" in self.axes and all(self.positions):
+            present = (torch.tensor(self.positions) >= 0).double()
+        share = (present / present.sum(0).clamp_min(1)).double()
+        return share.reshape(*share.shape, *[1] * (self.target.ndim - share.ndim))
+
+    def __getitem__(self, key: Node | str) -> Float[Tensor, "example *rest"]:
+        """The values of one part.
+
+        Raises:
+            KeyError: no such row; ValueError: no node key.
+
+        Example:
+            >>> scores["2.attn.head:3"]  # doctest: +SKIP
+            tensor([2.4372])
+        """
+        node = Node.parse(key) if isinstance(key, str) else key
+        if node not in self.keys:
+            raise KeyError(f"{node} is not among these {len(self.keys)} rows")
+        return self.values[self.keys.index(node)]
+
     def top(self, k: int = 10, by: Literal["abs", "signed"] = "abs") -> "Scores":
         """The k strongest rows, strongest first, and one closing row `rest` that carries the others: it still adds up.
 
         Args:
             k: How many rows to keep.
-            by: Strength of a row's mean over all other axes: its size, or its signed value (most positive first).
+            by: Strength of a row, averaged over all other axes: its size, or its signed value (most positive first).
 
         Raises:
-            ValueError: Negative k, or running sums, of which no few could add up.
+            ValueError: Negative k, another `by`, or running sums, of which no few could add up.
 
         Example:
             >>> [str(key) for key in scores.top(2).keys]  # doctest: +SKIP
@@ -124,10 +149,12 @@ class Scores:
         """
         if k < 0:
             raise ValueError(f"top({k}): the number of rows to keep is 0 or more.")
+        if by not in ("abs", "signed"):
+            raise ValueError(f"top(by={by!r}): strength is 'abs' or 'signed'.")
         if self.running:
             raise ValueError("these are running sums, which have no strongest rows; ask for accumulated=False.")
-        strength = self.values.flatten(1).mean(1, dtype=torch.float64)
-        strength = strength.abs() if by == "abs" else strength
+        sizes = self.values.abs() if by == "abs" else self.values
+        strength = sizes.flatten(1).mean(1, dtype=torch.float64)
         closed = self.keys.index(REST) if REST in self.keys else None
         order = [row for row in strength.argsort(descending=True, stable=True).tolist() if row != closed]
         kept, others = order[:k], order[k:] + ([] if closed is None else [closed])

@@ -73,7 +73,7 @@ def sheet(scores: Scores, k: int | None = None) -> Sheet:
     top = mean if scores.running else mean.top(rows)
     hidden = 0 if chosen else len(scores.keys) - len(top.keys) + 1
     values = [tuple(row) for row in _columns(scores, top.values)]
-    number, remainder = (_columns(scores, numbers[None])[0] for numbers in (first.target, first.remainder))
+    number, remainder = (_columns(scores, numbers[None])[0] for numbers in (mean.target, mean.remainder))
     total = "the last sum" if scores.running else "Σ of the parts"
     show = number_format(max((abs(x) for row in [*values, number] for x in row), default=0.0))
     labels = tuple(quoted(label) for label in mean.target_labels[0])

@@ -1,14 +1,15 @@
 """What the caller asked to explain, made definite: ids, directions or functions, with one label each.
 
 How forms are read. A string or an int is one token for every prompt. A list of them is several targets for every
-prompt. A tensor is per prompt: [example]; [example, 2] is (answer, foil) when one position is asked; with several
-positions asked, [example, asked] is a token per position. Foils take the same forms; one foil serves every target, one
-target every foil, and equally long lists go pair by pair.
+prompt. A tensor (or array) is per prompt: [example]; [example, 2] for (answer, foil); with several positions asked also
+[example, asked], a token per position, and [example, asked, 2], a pair per position. For two positions [example, 2]
+could mean either and is refused. Foils take the same forms, pairs excepted; one foil serves every target, one target
+every foil, and equally long lists go pair by pair.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -73,6 +74,10 @@ def resolve(
         ValueError: a wrong length, shape, id or combination.
         TypeError: another kind of target.
     """
+    if hasattr(targets, "__array__") and not isinstance(targets, Tensor):  # numpy's, without importing numpy
+        targets = torch.as_tensor(targets)
+    if isinstance(targets, AttributionTargets) and not targets.has_virtual_indices:
+        targets = targets.token_ids  # tokens like any others, so that softcap and output bias count
     if centered and foils is not None:
         raise ValueError("centered=True subtracts the mean logit; it cannot be combined with foils")
     if isinstance(targets, LogitDifference):
@@ -88,11 +93,14 @@ def resolve(
     if targets is None:
         _no_foils(foils, "the most likely token (targets=None)")
         return MostLikely(centered)
-    ids = _ids(model, targets, examples, asked, "targets")
-    if foils is None and isinstance(targets, Tensor) and targets.ndim == 2 and asked == 1 and targets.shape[1] == 2:
+    pairs = _pairs(targets, asked)
+    if pairs is not None:
         if centered:
             raise ValueError("centered=True subtracts the mean logit; it cannot be combined with (answer, foil) pairs")
-        return TokenTargets(ids[..., :1], ids[..., 1:], centered)
+        _no_foils(foils, "pairs of (answer, foil)")
+        answers, others = (_ids(model, side, examples, asked, "targets") for side in pairs.unbind(-1))
+        return TokenTargets(answers, others, centered)
+    ids = _ids(model, targets, examples, asked, "targets")
     if foils is None:
         return TokenTargets(ids, None, centered)
     others = _ids(model, foils, examples, asked, "foils")
@@ -100,6 +108,22 @@ def resolve(
         raise ValueError(f"{ids.shape[2]} targets against {others.shape[2]} foils; give one of either, or equally many")
     ids, others = torch.broadcast_tensors(ids, others)
     return TokenTargets(ids, others, centered)
+
+
+def _pairs(targets: Any, asked: int) -> Tensor | None:
+    """A tensor of (answer, foil), if that is what was given.
+
+    Raises:
+        ValueError: two numbers per prompt for two positions, which could be a pair or a token each.
+    """
+    if not isinstance(targets, Tensor) or targets.ndim < 2 or targets.shape[-1] != 2:
+        return None
+    if targets.ndim == 2 and asked == 2:
+        raise ValueError(
+            f"targets of shape {list(targets.shape)} for two positions could be (answer, foil) or a token per "
+            "position; pass targets=ids[:, 0], foils=ids[:, 1], or ids[:, :, None] for a token per position"
+        )
+    return targets
 
 
 def _no_foils(foils: Any, what: str) -> None:
@@ -152,15 +176,15 @@ def _ids(model: Readout, given: Any, examples: int, asked: int, what: str) -> In
     if isinstance(given, Tensor) and given.ndim:
         return _tensor_ids(model, given, examples, asked, what)
     single = given.item() if isinstance(given, Tensor) else given
-    if isinstance(single, str | int):
-        return torch.tensor([[[model.token_id(single)]]], device=model.device)
+    if isinstance(single, str | SupportsIndex):
+        return torch.tensor([[[model.token_id(single)]]], device=model.device)  # pyright: ignore[reportArgumentType]
     if not isinstance(given, Sequence):
         raise TypeError(
             f"{what} is {type(given).__name__}; expected a token, a list of tokens, a tensor of ids, or a target"
         )
     if not given:
         raise ValueError(f"{what} is empty; give at least one token")
-    odd = next((i for i, token in enumerate(given) if not isinstance(token, str | int)), None)
+    odd = next((i for i, token in enumerate(given) if not isinstance(token, str | SupportsIndex)), None)
     if odd is not None:
         raise TypeError(f"{what}[{odd}] is {type(given[odd]).__name__}; a list of {what} holds strings and ids alone")
     return torch.tensor([[[model.token_id(token) for token in given]]], device=model.device)
@@ -169,20 +193,14 @@ def _ids(model: Readout, given: Any, examples: int, asked: int, what: str) -> In
 def _tensor_ids(model: Readout, given: Tensor, examples: int, asked: int, what: str) -> Tensor:
     if given.is_floating_point() or given.dtype == torch.bool:
         raise TypeError(f"{what} is a tensor of {given.dtype}; ids are integers, directions come as CustomTarget")
-    pairs = asked == 1 and given.ndim == 2 and given.shape[1] == 2 and what == "targets"
-    if given.shape[0] != examples or given.ndim > 2 or (given.ndim == 2 and not pairs and given.shape[1] != asked):
-        forms = (
-            f"[{examples}], [{examples}, 2] for (answer, foil)"
-            if asked == 1
-            else f"[{examples}], [{examples}, {asked}]"
-        )
+    per_position = given.ndim > 1 and given.shape[1] == asked and given.shape[2:] in ((), (1,))
+    if given.shape[0] != examples or not (given.ndim == 1 or per_position):
+        pair = f", [{examples}, 2] for (answer, foil)" if what == "targets" else ""
         raise ValueError(
             f"{what} is a tensor of shape {list(given.shape)}; for {examples} prompt(s) and {asked} position(s) it "
-            f"must be {forms}. For several targets of every prompt pass a list."
+            f"must be [{examples}], [{examples}, {asked}]{pair}. For several targets of every prompt pass a list."
         )
     for token in given.unique().tolist():
         model.token_id(token)
     ids = given.long().to(model.device)
-    if ids.ndim == 1:
-        return ids[:, None, None]
-    return ids[:, None, :] if pairs else ids[:, :, None]
+    return ids[:, None, None] if ids.ndim == 1 else ids.reshape(examples, asked, 1)

@@ -70,7 +70,7 @@ class Divergence:
 
         def function(logits: Tensor) -> Tensor:
             nats = reference.to(logits)
-            return (nats.exp() * (nats - logits.log_softmax(-1))).nan_to_num(0.0).sum(-1)
+            return (nats.exp() * (nats - logits.log_softmax(-1))).nan_to_num(0.0, posinf=torch.inf).sum(-1)
 
         return "KL(reference ‖ model)", function
 
