@@ -142,6 +142,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
     ),
 }
 
+# A model that also sees images, around the text model of another entry: loaded and attributed like that one.
+MULTIMODAL: dict[str, dict[str, Any]] = {
+    "gemma3": {
+        "text_config": dict(GEMMA),
+        "vision_config": {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "image_size": 16,
+            "patch_size": 8,
+        },
+        "mm_tokens_per_image": 1,
+    }
+}
+
 FAMILIES = tuple(LISTED)
 EVERY = (*LISTED, *VARIANTS)
 GRAPH_FAMILIES = (
@@ -189,7 +205,7 @@ def _loaded(name: str, dtype: torch.dtype) -> Model:
 
 def fresh(name: str, dtype: torch.dtype = torch.float32, seed: int = 1, **settings: Any) -> PreTrainedModel:
     """A model of one's own, with some settings of the configuration changed; the weights depend on the seed alone."""
-    base = LISTED[name] if name in LISTED else VARIANTS[name]
+    base = (LISTED | VARIANTS | MULTIMODAL)[name]
     return build(model_type(name), {**base, **settings}, dtype, seed)
 
 

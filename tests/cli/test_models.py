@@ -34,7 +34,7 @@ def test_json_says_the_same(whence: Whence) -> None:
 
 def test_what_is_promised_is_what_a_model_of_the_family_offers() -> None:
     offered: dict[str, set[str]] = {}
-    for name in families.FAMILIES:  # some families come in several shapes
+    for name in (*families.FAMILIES, *families.MULTIMODAL):  # some families come in several shapes
         offered.setdefault(families.model_type(name), set()).update(available(families.loaded(name).layout))
     for family, entry in ARCHITECTURES.items():
         promised = {UNITS[name] for name, works in asdict(support(entry)).items() if works and name in UNITS}

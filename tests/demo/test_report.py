@@ -8,7 +8,7 @@ from whence.demo.report import Report
 
 TASKS = [
     TaskScore("two hops", "new", "top-1", "cities", 30, 0.9667),
-    TaskScore("greater-than", "", "probability difference", "", 400, 0.8812),
+    TaskScore("indirect object", "seen", "probability difference", "", 400, 0.8812),
 ]
 WORSE = [TaskScore("two hops", "new", "top-1", "cities", 30, 0.9), TASKS[1]]
 SCORES = [

@@ -26,7 +26,7 @@ from whence.engine.plan import Request
 from whence.errors import LedgerError
 from whence.methods.provenance import provenance
 from whence.methods.views import accumulate, by_layer, without_constants
-from whence.model.batch import positions_of
+from whence.model.batch import Position, positions_of
 from whence.model.model import Model
 from whence.results.scores import Keys, Scores
 from whence.results.sums import sum_and_magnitude
@@ -48,7 +48,7 @@ def direct_logit_attribution(
     *,
     by: Granularity | Sequence[Granularity] = "component",
     dictionary: Any = None,
-    position: int | Sequence[int] | None = -1,
+    position: Position = -1,
     accumulated: bool = False,
     centered: bool = False,
     bias: Literal["separate", "exclude"] = "separate",

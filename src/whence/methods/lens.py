@@ -7,7 +7,6 @@ so answer another question. Source: nostalgebraist 2020, "interpreting GPT: the 
 Cost: one forward pass, then one output embedding per layer over the asked rows. Not a ledger: nothing adds up here.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from whence.model.batch import Position
 from whence.model.model import Model
 from whence.model.recorder import record
 from whence.model.trace import Wanted
@@ -58,7 +58,7 @@ class LogitLens:
 
 
 @torch.no_grad()
-def logit_lens(model: Model, input: Any, *, position: int | Sequence[int] | None = -1) -> LogitLens:
+def logit_lens(model: Model, input: Any, *, position: Position = -1) -> LogitLens:
     """The logits that each layer's stream would give, at the positions asked for.
 
     Args:

@@ -162,6 +162,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gemma": LLAMA,
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA2,
+    # Checkpoints that also see images; what is attributed is the text they write.
+    "gemma3": replace(GEMMA2, blocks="model.language_model.layers", final_norm="model.language_model.norm"),
     "olmo": replace(LLAMA, frozen=False),
     "olmo2": replace(LLAMA, sublayers=(replace(POST_NORMED[0], norm=None), replace(POST_NORMED[1], norm=None))),
     "granite": replace(

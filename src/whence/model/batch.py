@@ -8,11 +8,13 @@ last real token of each prompt.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any
+from typing import Any, SupportsIndex, TypeAlias
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+Position: TypeAlias = SupportsIndex | Iterable[SupportsIndex] | None  # one, several, or all
 
 MAX_TOKENS = 1 << 22  # of a whole batch: a wrong argument shows before memory is gone
 

@@ -4,7 +4,7 @@ Weights are never edited, folded or converted. Loading runs the self-check; a mo
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from torch import Tensor
 from whence.errors import UnsupportedModelError
 from whence.model import tokens
 from whence.model.architectures import ARCHITECTURES, Architecture
-from whence.model.batch import Batch, pack, token_rows
+from whence.model.batch import Batch, Position, pack, token_rows
 from whence.model.config_fields import refuse_unknown_fields
 from whence.model.layout import Layout, bind
 from whence.model.linear import accumulation_dtype, constant_of, rows_of
@@ -133,7 +133,7 @@ class Model:
         """Prompts, in any form `whence.model.batch.token_rows` takes, as one padded batch on the model's device."""
         return pack(token_rows(value, self.tokenizer), self._embedded_tokens(), self.device)
 
-    def token_id(self, token: str | int) -> int:
+    def token_id(self, token: str | SupportsIndex) -> int:
         """The id of exactly one token."""
         return tokens.token_id(self.tokenizer, self.vocab_size, token)
 
@@ -152,7 +152,7 @@ class Model:
         bias = constant_of(self.layout.head, self.d_model, like)
         return torch.zeros_like(ids, dtype=like.dtype) if bias is None else self.layout.logit_scale * bias[ids]
 
-    def logits(self, value: Any, position: int | Sequence[int] | None = -1) -> Float[Tensor, "example asked vocab"]:
+    def logits(self, value: Any, position: Position = -1) -> Float[Tensor, "example asked vocab"]:
         """The model's own logits at the positions asked for, computed nowhere else; NaN where a prompt is shorter."""
         batch = self.batch(value)
         rows = batch.rows(position)
@@ -162,7 +162,7 @@ class Model:
     def trace(
         self,
         value: Any,
-        position: int | Sequence[int] | None = None,
+        position: Position = None,
         *,
         writes: bool = False,
         attention: bool = False,
