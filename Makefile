@@ -11,10 +11,10 @@ demo: $(VENV)/.installed-plot
 
 # Every test but the slow sweeps (see CONTRIBUTING.md).
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

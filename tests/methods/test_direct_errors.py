@@ -80,7 +80,7 @@ def test_an_argument_that_cannot_be_meant_is_a_value_error(options: dict[str, An
         ({"targets": True}, "not the boolean True"),
         ({"targets": torch.tensor([5.0, 6.0])}, "tensor of torch.float32; ids are integers"),
         ({"targets": torch.tensor([True, False])}, "tensor of torch.bool"),
-        ({"targets": [5, torch.tensor(6)]}, r"targets\[1\] is Tensor"),
+        ({"targets": [5, 6.0]}, r"targets\[1\] is float"),
         ({"targets": [whence.probability(5), 6]}, r"targets\[0\] is Probability"),
         ({"targets": 5, "foils": {6}}, "foils is set"),
         ({"input": 5}, "input is int; expected a string"),

@@ -80,7 +80,7 @@ def test_the_strongest_neurons_are_found_without_storing_all_neurons() -> None:
         ({"targets": None, "position": [0, 3]}, 4),
         ({"targets": whence.probability(5), "position": [1]}, 2),
         ({"targets": whence.activation("1.mlp.neuron:3"), "position": None}, 2),
-        ({"targets": 5, "by": "neuron", "top": 3, "position": [0, 3]}, 4),
+        ({"targets": 5, "by": "neuron", "top": 3, "position": [0, 3]}, 2),
     ],
 )
 def test_the_output_embedding_runs_over_the_asked_rows_alone(options: dict[str, Any], rows: int) -> None:

@@ -66,7 +66,7 @@ def test_every_form_of_token_target_is_the_models_own_number(name: str) -> None:
         ({"targets": answers}, last[two, answers]),
         ({"targets": pairs}, last[two, pairs[:, 0]] - last[two, pairs[:, 1]]),
         ({"targets": answers, "foils": foils}, last[two, answers] - last[two, foils]),
-        ({"targets": pairs, "position": [1, -1]}, logits[:, [1, -1]].gather(-1, pairs[..., None])[..., 0]),
+        ({"targets": pairs[..., None], "position": [1, -1]}, logits[:, [1, -1]].gather(-1, pairs[..., None])[..., 0]),
         ({"targets": 9, "centered": True}, last[:, 9] - last.mean(-1)),
         ({"targets": None, "centered": True, "position": None}, logits.amax(-1) - logits.mean(-1)),
         ({"targets": whence.logit_difference([5, 6], [7, 8])}, last[two, answers] - last[two, foils]),

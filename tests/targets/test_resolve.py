@@ -41,9 +41,14 @@ def test_two_columns_are_answer_and_foil_when_one_position_is_asked() -> None:
     assert ids(pairs, examples=2) == ([[[MARY]], [[AUSTIN]]], [[[JOHN]], [[BOSTON]]])
 
 
-def test_two_columns_are_a_token_a_position_when_two_are_asked() -> None:
+def test_two_columns_for_two_positions_are_told_apart_by_a_third_axis() -> None:
     tokens = torch.tensor([[MARY, JOHN], [AUSTIN, BOSTON]])
-    assert ids(tokens, examples=2, asked=2) == ([[[MARY], [JOHN]], [[AUSTIN], [BOSTON]]], None)
+    assert ids(tokens[..., None], examples=2, asked=2) == ([[[MARY], [JOHN]], [[AUSTIN], [BOSTON]]], None)
+    pairs = torch.stack([tokens, tokens.flip(1)], dim=-1)
+    expected = [[[MARY], [JOHN]], [[AUSTIN], [BOSTON]]], [[[JOHN], [MARY]], [[BOSTON], [AUSTIN]]]
+    assert ids(pairs, examples=2, asked=2) == expected
+    with pytest.raises(ValueError, match=r"shape \[2, 2\] for two positions could be"):
+        ids(tokens, examples=2, asked=2)
 
 
 def test_one_foil_serves_every_target_and_one_target_every_foil() -> None:
@@ -84,19 +89,24 @@ def test_metrics_bare_functions_and_lists_of_them_are_metrics() -> None:
 
 def test_directions_come_as_triples_targets_or_lists() -> None:
     vec = torch.ones(4)
-    chosen = AttributionTargets([" Mary"], model=MODEL, logits=torch.zeros(16))
+    chosen = AttributionTargets([("up", 1.0, vec)], model=MODEL, logits=torch.zeros(16))
     cases = [
         (CustomTarget("up", 1.0, vec), ("up",)),
         (("up", 1.0, vec), ("up",)),
         ([("up", 1.0, vec), CustomTarget("down", 0.0, -vec)], ("up", "down")),
-        (chosen, (" Mary",)),
+        (chosen, ("up",)),
     ]
     for given, labels in cases:
         found = resolve(MODEL, 3, 1, given)
         assert isinstance(found, DirectionTargets)
         assert found.labels == labels
         assert found.vectors.shape == (len(labels), 4)
-    assert torch.equal(found.vectors[0], MODEL.rows[MARY])
+        assert torch.equal(found.vectors[0], vec)
+
+
+def test_attribution_targets_that_are_tokens_are_tokens() -> None:
+    chosen = AttributionTargets([" Mary", " John"], model=MODEL, logits=torch.zeros(16))
+    assert ids(chosen) == ([[[MARY, JOHN]]], None)
 
 
 def test_an_activation_stays_one() -> None:
@@ -116,8 +126,14 @@ def test_an_activation_stays_one() -> None:
         (torch.tensor([True]), None, {}, TypeError, "tensor of torch.bool"),
         (torch.zeros(2, dtype=torch.long), None, {}, ValueError, r"shape \[2\]; for 3 prompt\(s\)"),
         (torch.zeros(3, 4, dtype=torch.long), None, {}, ValueError, r"\[3\], \[3, 2\] for \(answer, foil\)"),
-        (torch.zeros(3, 4, dtype=torch.long), None, {"asked": 2}, ValueError, r"\[3\], \[3, 2\]\. For several"),
-        (torch.zeros(3, 1, 1, dtype=torch.long), None, {}, ValueError, r"shape \[3, 1, 1\]"),
+        (
+            torch.zeros(3, 4, dtype=torch.long),
+            None,
+            {"asked": 2},
+            ValueError,
+            r"\[3\], \[3, 2\] for a token per position\. For",
+        ),
+        (torch.zeros(3, 2, 1, dtype=torch.long), None, {}, ValueError, r"shape \[3, 2, 1\]"),
         (torch.tensor([0, 1, 16]), None, {}, ValueError, "16 is outside"),
         (torch.tensor([0, 1, -1]), None, {}, ValueError, "-1 is outside"),
         (MARY, torch.zeros(3, 2, dtype=torch.long), {}, ValueError, "foils is a tensor of shape"),

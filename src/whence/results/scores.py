@@ -112,10 +112,11 @@ class Scores:
 
     def _share_of_examples(self) -> Float64[Tensor, "example *rest"]:
         """What each example counts in a mean, at each position."""
-        present = torch.ones(self.target.shape[:2] if "position" in self.axes else self.target.shape[:1])
+        shape = self.target.shape[:2] if "position" in self.axes else self.target.shape[:1]
+        present = torch.ones(shape, dtype=torch.float64)
         if "position" in self.axes and all(self.positions):
             present = (torch.tensor(self.positions) >= 0).double()
-        share = (present / present.sum(0).clamp_min(1)).double()
+        share = present / present.sum(0).clamp_min(1)
         return share.reshape(*share.shape, *[1] * (self.target.ndim - share.ndim))
 
     def __getitem__(self, key: Node | str) -> Float[Tensor, "example *rest"]:

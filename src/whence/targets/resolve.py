@@ -195,10 +195,11 @@ def _tensor_ids(model: Readout, given: Tensor, examples: int, asked: int, what: 
         raise TypeError(f"{what} is a tensor of {given.dtype}; ids are integers, directions come as CustomTarget")
     per_position = given.ndim > 1 and given.shape[1] == asked and given.shape[2:] in ((), (1,))
     if given.shape[0] != examples or not (given.ndim == 1 or per_position):
-        pair = f", [{examples}, 2] for (answer, foil)" if what == "targets" else ""
+        per_position = f", [{examples}, {asked}] for a token per position" if asked > 1 else ""
+        pair = f", [{examples}, 2] for (answer, foil)" if what == "targets" and asked != 2 else ""
         raise ValueError(
             f"{what} is a tensor of shape {list(given.shape)}; for {examples} prompt(s) and {asked} position(s) it "
-            f"must be [{examples}], [{examples}, {asked}]{pair}. For several targets of every prompt pass a list."
+            f"must be [{examples}]{per_position}{pair}. For several targets of every prompt pass a list."
         )
     for token in given.unique().tolist():
         model.token_id(token)
