@@ -34,7 +34,8 @@ class ModelRecipe:
     weight_decay: float = 0.1
 
 
-SMALL_MODEL = ModelRecipe(n_layers=2, d_model=64, d_mlp=176, steps=4500, learning_rate=6e-3)
+# Two layers learn every task but list repetition, which they do in half of the cases or more, by seed and steps.
+SMALL_MODEL = ModelRecipe(n_layers=2, d_model=64, d_mlp=176, steps=3000, learning_rate=6e-3)
 
 
 def train_model(

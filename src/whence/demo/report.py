@@ -45,13 +45,11 @@ class Report:
         """Return one row a task, narrow enough for 80 columns; a star marks what training never combined."""
         title = f"Tasks: the model alone (loss {self.about['loss']:.3f} nats a token), then with its MLPs replaced"
         note = "* pairs of nouns, pairs of names, or cities that the task's training never had"
-        table = Table(
-            title=title, caption=note, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, pad_edge=False
-        )
+        table = Table(title=title, caption=note, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
         for column in ("task", "metric"):
             table.add_column(column, no_wrap=True)
         for column in ("model", *self.in_place):
-            table.add_column(column.replace("_", "\n"), justify="right")
+            table.add_column(column.replace("_", "\n").replace("transcoder", "trans-\ncoder"), justify="right")
         for row, score in enumerate(self.tasks):
             replaced = (f"{scores[row].score:.3f}" for scores in self.in_place.values())
             what = ", ".join(filter(None, (score.family, score.variety))) + ("*" if score.held_out else "")
@@ -60,7 +58,7 @@ class Report:
 
     def _dictionary_table(self) -> Table:
         title = "Dictionaries: each layer replaced alone, then all at once"
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
         table.add_column("dictionary", no_wrap=True)
         for column in ("layer", "FVU", "L0", "dead", "nats\nlost", "loss\nrecovered"):
             table.add_column(column, justify="right")
