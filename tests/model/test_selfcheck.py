@@ -125,6 +125,13 @@ def test_a_model_that_computes_nan_is_refused() -> None:
         Model(hf)
 
 
+def test_the_block_where_the_stream_first_goes_wrong_is_named() -> None:
+    hf = fresh("llama")
+    hf.model.layers[1].register_forward_hook(lambda _, __, output: 1.5 * output)
+    with pytest.raises(UnsupportedModelError, match=r"'stream' at model\.layers\.1: the writers add up"):
+        Model(hf)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "olmo2", "mamba", "mixtral"])
 def test_half_precision_passes_within_its_own_bound(name: str, dtype: torch.dtype) -> None:

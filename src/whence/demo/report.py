@@ -43,8 +43,8 @@ class Report:
 
     def _task_table(self) -> Table:
         """Return one row a task, narrow enough for 80 columns; a star marks what training never combined."""
-        title = f"Tasks: the model alone (loss {self.about['loss']:.3f} nats a token), then with its MLPs replaced"
-        note = "* pairs of nouns, pairs of names, or cities that the task's training never had"
+        title = f"Tasks: the model (loss {self.about['loss']:.3f} nats a token), then its MLPs replaced"
+        note = "* nouns, names or cities as training never combined them"
         table = Table(title=title, caption=note, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
         for column in ("task", "metric"):
             table.add_column(column, no_wrap=True)

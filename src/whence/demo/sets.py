@@ -42,7 +42,7 @@ FULL_SETS = (
     SetRecipe("sae_mlp_out", "mlp_out"),
 )
 # Few features and a penalty on their activations leave 5 to 10 % of the variance out, so that error nodes matter.
-POOR = DictionaryRecipe(n_features=64, activation=Activation("relu"), l1=0.04, steps=600, documents=2000)
+POOR = DictionaryRecipe(n_features=64, activation=Activation("relu"), l1=0.025, steps=600, documents=2000)
 SMALL_SETS = (
     SetRecipe("transcoders", dictionary=DictionaryRecipe(n_features=256, steps=2000, documents=4000)),
     SetRecipe("poor_transcoders", dictionary=POOR),

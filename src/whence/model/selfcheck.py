@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from whence.errors import UnsupportedModelError
@@ -43,6 +44,7 @@ class Check:
     claim: str
     error: float  # relative
     bound: float
+    where: str = ""  # the module where it first fails, or is worst
 
     @property
     def passed(self) -> bool:
@@ -69,17 +71,20 @@ def self_check(layout: Layout, vocab_size: int) -> list[Check]:
     batch = _few_tokens(layout, vocab_size)
     bound = BOUND.get(_dtype(layout), BOUND[torch.float32])
     with_attention = layout.architecture.patterns is not None and bool(layout.attention)
-    trace = record(layout, batch, batch.rows(None), wanted=Wanted(attention=with_attention))
+    wanted = Wanted(attention=with_attention, streams=frozenset(range(len(layout.blocks))))
+    trace = record(layout, batch, batch.rows(None), wanted=wanted)
     real = batch.mask
+    error, where = _stream_error(layout, trace, real, bound)
     checks = [
-        Check("stream", "the writers add up to the stream", _stream_error(layout, trace, real), bound),
-        Check("logit", "a pulled-back direction gives the logit", _logit_error(layout, trace, real), bound),
+        Check("stream", "the writers add up to the stream", error, bound, where),
+        Check("logit", "a pulled-back direction gives the logit", _logit_error(layout, trace, real), bound, "its head"),
     ]
     if with_attention:
-        weight = max(_forbidden_weight(write, real) for write in trace.writes if write.attention is not None)
-        checks.append(Check("future", "no weight on later or padded tokens", weight, 0.0))
-        error = max(_reach_error(write, real) for write in trace.writes if write.attention is not None)
-        checks.append(Check("reach", "patterns times values give the heads", error, bound))
+        taps = [write for write in trace.writes if write.attention is not None]
+        weight, where = max((_forbidden_weight(write, real), _path(layout, write.writer.layer)) for write in taps)
+        checks.append(Check("future", "no weight on later or padded tokens", weight, 0.0, where))
+        error, where = max((_reach_error(write, real), _path(layout, write.writer.layer)) for write in taps)
+        checks.append(Check("reach", "patterns times values give the heads", error, bound, where))
     if layout.architecture.frozen:
         checks += _frozen_checks(layout, batch, real, bound)
     return checks
@@ -95,8 +100,9 @@ def refuse_unless_passed(layout: Layout, checks: list[Check]) -> None:
         if not check.passed:
             # Some releases drop an attention softcap in every kernel but eager.
             hint = ", or its attention kernel: try attn_implementation='eager'" if check.name == "kernel" else ""
+            at = f" at {check.where}" if check.where else ""
             raise SelfCheckError(
-                f"{type(layout.hf).__name__} ({layout.hf.config.model_type}) failed its self-check {check.name!r}: "
+                f"{type(layout.hf).__name__} ({layout.hf.config.model_type}) failed its self-check {check.name!r}{at}: "
                 f"{check.claim}, but the relative error is {check.error:.1e} (bound {check.bound:.0e}). The model "
                 "differs from its family's entry in whence.model.architectures (remote code, an edited forward or an "
                 f"unknown multiplier?){hint}; see docs/adding-a-model.md.",
@@ -122,15 +128,28 @@ def _relative(error: Tensor, reference: Tensor, real: Tensor) -> float:
     return float(ratio[real.to(ratio.device)].max())
 
 
-def _stream_error(layout: Layout, trace: Trace, real: Tensor) -> float:
-    stream = trace.final.input.double()
+def _path(layout: Layout, layer: int) -> str:
+    return f"{layout.architecture.blocks}.{layer}"
+
+
+def _stream_error(layout: Layout, trace: Trace, real: Tensor, bound: float) -> tuple[float, str]:
+    """The largest error of the running sum, after each block and before the final norm, and where it first counts."""
     total = trace.embedding.double() + (0 if trace.position is None else trace.position.double())
-    for write in trace.writes:
-        added = (write.output if write.post_norm is None else write.post_norm.output).double()
-        added = added * write.writer.multiplier
-        added = added if write.shared_gate is None else added * write.shared_gate.double()
-        total = total.to(added.device) + added.reshape(stream.shape)
-    return _relative(total.to(stream.device) - stream, stream, real)
+    places: list[tuple[float, str]] = []
+    for layer in range(len(layout.blocks)):
+        for write in trace.writes:
+            total = total if write.writer.layer != layer else total + _added(write).to(total.device)
+        stream = trace.streams[layer].double().to(total.device)
+        places.append((_relative(total - stream, stream, real), _path(layout, layer)))
+    stream = trace.final.input.double().to(total.device)
+    places.append((_relative(total - stream, stream, real), layout.architecture.final_norm))
+    return next((place for place in places if not place[0] <= bound), max(places))
+
+
+def _added(write: Write) -> Float64[Tensor, "example asked d_model"]:
+    """What a write adds to the stream."""
+    added = (write.output if write.post_norm is None else write.post_norm.output).double() * write.writer.multiplier
+    return added if write.shared_gate is None else added * write.shared_gate.double()
 
 
 def _logit_error(layout: Layout, trace: Trace, real: Tensor) -> float:
