@@ -3,7 +3,7 @@
     python -m whence.demo.train [--out DIR] [--seed 0] [--small]
 
 Without `--out` it replaces the files that ship in the package. `--small` makes the two-layer sibling that the tests
-use, with its transcoders and one deliberately poor set of them. Cost: about 25 CPU minutes, or six for the small one;
+use, with its transcoders and one deliberately poor set of them. Cost: about 21 CPU minutes, or three for the small one;
 the same numbers on the same machine, close ones elsewhere.
 """
 
