@@ -137,9 +137,10 @@ def test_a_model_put_into_training_mode_later_is_refused() -> None:
         dla(model, [5, 6], 3)
 
 
-def test_a_prompt_beyond_the_learned_positions_is_refused() -> None:
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "opt"])
+def test_a_prompt_beyond_the_learned_positions_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="65 tokens is longer than the model's 64 positions"):
-        dla(loaded("gpt2"), [5] * 65, 3)
+        dla(loaded(name), [5] * 65, 3)
 
 
 def test_provenance_tells_which_tokens_were_explained() -> None:

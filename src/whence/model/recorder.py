@@ -73,7 +73,10 @@ def _refuse_unless_runnable(layout: Layout, batch: Batch) -> None:
     if layout.hf.training:
         raise ValueError(f"{type(layout.hf).__name__} is in training mode, where dropout is active; call .eval() on it")
     rows = getattr(layout.position, "num_embeddings", None)
-    if isinstance(rows, int) and batch.ids.shape[1] > rows:
+    if not isinstance(rows, int):
+        return
+    rows -= getattr(layout.position, "offset", 0)  # OPT's first rows stand for no position
+    if batch.ids.shape[1] > rows:
         raise ValueError(f"a prompt of {batch.ids.shape[1]} tokens is longer than the model's {rows} positions")
 
 
