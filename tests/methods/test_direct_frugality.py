@@ -188,13 +188,14 @@ OPTIONS = [
     {"targets": None, "by": "component"},
     {"targets": 5, "centered": True},
     {"targets": whence.log_probability(5), "by": "neuron", "top": 5},
-    {"targets": whence.activation("1.mlp.neuron:3.up"), "by": "head"},
 ]
 
 
 def same_as(model: whence.Model, dense: whence.Model) -> None:
     """A wrapped model has a bias row more here and there, of zeros; every other row agrees."""
-    for options in OPTIONS:
+    gated = any(writer.gate is not None for writer in dense.layout.writers)
+    neuron = whence.activation("1.mlp.neuron:3.up" if gated else "1.mlp.neuron:3")
+    for options in [*OPTIONS, {"targets": neuron, "by": "head"}]:
         wrapped, plain = (whence.dla(m, IDS, **options) for m in (model, dense))
         assert float((wrapped.remainder.abs() / wrapped.magnitude).max()) <= 1e-5
         rows = [wrapped.keys.index(key) for key in plain.keys]
@@ -221,7 +222,8 @@ def test_int8_last_maps_score_as_their_dense_matrices(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's own use of transformers
 def test_lora_adapters_score_as_the_merged_weights() -> None:
-    peft = pytest.importorskip("peft")
+    import peft
+
     config = peft.LoraConfig(r=4, target_modules=["o_proj", "down_proj", "up_proj", "lm_head"], init_lora_weights=False)
     torch.manual_seed(0)
     adapted = peft.get_peft_model(families.fresh("llama"), config).eval()
@@ -231,10 +233,12 @@ def test_lora_adapters_score_as_the_merged_weights() -> None:
     same_as(model, whence.Model(merged))
 
 
-def test_an_offloaded_model_scores_as_one_in_memory() -> None:
-    accelerate = pytest.importorskip("accelerate")
-    hf = families.fresh("llama")
+@pytest.mark.parametrize("name", ["llama", "gpt2"])  # nn.Linear, Conv1D
+def test_an_offloaded_model_scores_as_one_in_memory(name: str) -> None:
+    import accelerate
+
+    hf = families.fresh(name)
     accelerate.cpu_offload(hf, execution_device=torch.device("cpu"))
     assert hf.lm_head.weight.device.type == "meta"  # else nothing is tested
-    same_as(whence.Model(hf), whence.Model(families.tiny("llama")))
+    same_as(whence.Model(hf), whence.Model(families.tiny(name)))
     assert hf.lm_head.weight.device.type == "meta"

@@ -40,6 +40,8 @@ def test_numbers_of_numpy_and_torch_mean_what_pythons_do() -> None:
     plain = dla(model, [5, 6, 7], 3, position=1)
     assert torch.equal(dla(model, np.array([5, 6, 7]), np.int64(3), position=np.int64(1)).values, plain.values)
     assert torch.equal(dla(model, [5, 6, 7], torch.tensor(3), position=torch.tensor(1)).values, plain.values)
+    pair = dla(model, [5, 6, 7], np.array([3]), np.array([4]), position=1)
+    assert torch.equal(pair.values, dla(model, [5, 6, 7], 3, 4, position=1).values)
     several = dla(model, [5, 6, 7], [np.int64(3), 4], position=np.array([0, 1]))
     assert torch.allclose(several.values[:, :, 1, 0], plain.values, atol=1e-6)
     json.dumps(several.to_json())

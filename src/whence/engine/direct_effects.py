@@ -54,8 +54,8 @@ def direct_effects(model: Model, request: Request) -> Effects:
     plan = make_plan(model, request)
     vectors = known_before(model, request.resolved)
     # Which units are strongest over several rows depends on the rows' scales, which come last.
-    early = request.top is None or (request.rows.numel() == 1 and "feature" not in request.by)
-    return _kept(plan) if vectors is None or not early else _streamed(plan, vectors)
+    may_stream = request.top is None or (request.rows.numel() == 1 and "feature" not in request.by)
+    return _streamed(plan, vectors) if vectors is not None and may_stream else _kept(plan)
 
 
 # ------------------------------------------------------------ the two ways through

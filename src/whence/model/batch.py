@@ -117,6 +117,11 @@ def pack(rows: Sequence[Sequence[int]], vocab_size: int, device: torch.device) -
     return Batch(ids.to(device), torch.tensor([len(row) for row in rows], device=device))
 
 
+def from_array(value: Any) -> Any:
+    """An array of another library as a tensor, without importing that library; anything else as it is."""
+    return torch.as_tensor(value) if hasattr(value, "__array__") and not isinstance(value, Tensor) else value
+
+
 def token_rows(value: Any, tokenizer: Any) -> list[list[int]]:
     """The token ids of each prompt, for every kind of input whence takes.
 
@@ -133,8 +138,7 @@ def token_rows(value: Any, tokenizer: Any) -> list[list[int]]:
         return token_rows([value], tokenizer)
     if isinstance(value, Mapping):
         return _encoded_rows(value)
-    if hasattr(value, "__array__") and not isinstance(value, Tensor):  # numpy's, without importing numpy
-        value = torch.as_tensor(value)
+    value = from_array(value)
     if isinstance(value, Tensor):
         if value.dtype.is_floating_point or value.dtype == torch.bool or value.ndim not in (1, 2):
             raise TypeError(f"input is a {value.ndim}-D tensor of {value.dtype}; expected 1-D or 2-D token ids")

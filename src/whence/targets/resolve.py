@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from whence.model.batch import from_array
 from whence.targets.attribution import AttributionTargets
 from whence.targets.custom import CustomTarget, check_custom
 from whence.targets.readout import Readout
@@ -74,8 +75,7 @@ def resolve(
         ValueError: a wrong length, shape, id or combination.
         TypeError: another kind of target.
     """
-    if hasattr(targets, "__array__") and not isinstance(targets, Tensor):  # numpy's, without importing numpy
-        targets = torch.as_tensor(targets)
+    targets, foils = from_array(targets), from_array(foils)
     if isinstance(targets, AttributionTargets) and not targets.has_virtual_indices:
         targets = targets.token_ids  # tokens like any others, so that softcap and output bias count
     if centered and foils is not None:
