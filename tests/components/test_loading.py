@@ -3,7 +3,9 @@ import torch
 
 from whence.components.activation import Activation
 from whence.components.dictionaries import SAE, CrossLayerTranscoder, Transcoder
-from whence.components.loading import DictionarySet, load_dictionary, save_dictionary
+from whence.components.lazy import LazyRows, whole
+from whence.components.loading import load_dictionary, save_dictionary
+from whence.components.sets import DictionarySet
 from whence.errors import FileFormatError
 from whence.results import store
 
@@ -23,16 +25,40 @@ def cross_layer(layers=3):
     generator = torch.Generator().manual_seed(0)
     decoders = tuple(torch.randn(6, layers - source, 4, generator=generator) for source in range(layers))
     encoder, bias = torch.randn(layers, 6, 4, generator=generator), torch.randn(layers, 6, generator=generator)
-    return CrossLayerTranscoder(encoder, bias, decoders, torch.randn(layers, 4, generator=generator), TOP_2)
+    last = torch.randn(layers, 4, generator=generator)
+    return CrossLayerTranscoder(tuple(encoder), tuple(bias), decoders, tuple(last), TOP_2)
 
 
-def fields(dictionary):
-    return {name: value for name, value in vars(dictionary).items() if not isinstance(value, torch.Tensor | tuple)}
+THRESHOLDS = Activation("jumprelu", threshold=torch.tensor([0.1, -0.2, 0.3, 0.0, 1.0, 0.5]), relu=False)
 
 
-def tensors(dictionary):
-    found = [value if isinstance(value, tuple) else (value,) for value in vars(dictionary).values()]
-    return [tensor for group in found for tensor in group if isinstance(tensor, torch.Tensor)]
+def uneven():
+    generator = torch.Generator().manual_seed(5)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    return CrossLayerTranscoder(
+        (random(6, 4), random(3, 4)), (random(6), random(3)),
+        (random(6, 4, 4), random(3, 2, 4)), (random(4), random(4)),
+        (THRESHOLDS, Activation("relu")), (1, 3), (random(4, 4), random(4, 4)), "resid_mid", "mlp_out_normed",
+    )  # fmt: skip
+
+
+def settings(dictionary):
+    return [
+        (dictionary.kind, layer, dictionary.reads, dictionary.writes, dictionary.encoder_of(layer).activation)
+        for layer in dictionary.layers
+    ]
+
+
+def numbers(dictionary):
+    for layer in dictionary.layers:
+        encoder, skip = dictionary.encoder_of(layer), dictionary.skip_of(layer)
+        yield from (whole(encoder.weight), encoder.bias, dictionary.bias_of(layer))
+        yield from (whole(dictionary.decoder_of(layer, at)) for at in dictionary.written(layer))
+        if skip is not None:
+            yield skip
 
 
 @pytest.mark.parametrize(
@@ -41,15 +67,21 @@ def tensors(dictionary):
         transcoders(0, 1),
         [SAE(layer, *weights(layer), Activation("relu"), "attn_out") for layer in (2, 5)],
         [cross_layer()],
+        [uneven()],
+        [Transcoder(2, *weights(1), THRESHOLDS, torch.eye(4), "mlp_in_normalized", "mlp_out_normed")],
+        [Transcoder(2, *(tensor.double() for tensor in weights(1)), TOP_2)],
+        [SAE(2, *weights(1), Activation("batchtopk", threshold=torch.tensor(0.3)), "attn_z")],
+        [SAE(0, *weights(1), Activation("groupmax", k=3), "embed")],
     ],
-    ids=["transcoders", "saes", "cross layer"],
+    ids=["transcoders", "saes", "cross layer", "uneven", "skip", "float64", "batchtopk", "groupmax"],
 )
 def test_what_is_saved_is_what_is_loaded(tmp_path, dictionaries):
     loaded = load_dictionary(save_dictionary(tmp_path / "kept", dictionaries))
-    assert [fields(one) for one in loaded] == [fields(one) for one in dictionaries]
+    assert [settings(one) for one in loaded] == [settings(one) for one in dictionaries]
     for ours, theirs in zip(loaded, dictionaries, strict=True):
-        assert type(ours) is type(theirs)
-        assert all(torch.equal(a, b) for a, b in zip(tensors(ours), tensors(theirs), strict=True))
+        pairs = list(zip(numbers(ours), numbers(theirs), strict=True))
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
+    assert loaded.describe() | {"source": None} == DictionarySet(tuple(dictionaries)).describe()
 
 
 def test_one_dictionary_is_saved_as_a_set_of_one(tmp_path):
@@ -66,44 +98,9 @@ def test_a_16_bit_file_is_half_as_large_and_loads_as_32_bit_numbers(tmp_path):
     ]
     loaded = load_dictionary(tmp_path / "half")[0]
     assert sizes[1] < 0.51 * sizes[0]
-    assert loaded.W_enc.dtype == torch.float32
-    assert torch.equal(loaded.W_enc, own.W_enc.half().float())
-
-
-def test_a_set_is_indexed_by_layer_and_kept_in_order():
-    low, high = transcoders(1, 4)
-    found = DictionarySet((high, low))
-    assert found.layers == (1, 4)
-    assert list(found) == [low, high]
-    assert found[4] is high
-    assert low in found
-
-
-def test_a_missing_layer_is_named_with_those_there_are():
-    with pytest.raises(IndexError, match="no transcoder reads layer 2; this set has layers 1, 4"):
-        DictionarySet(tuple(transcoders(1, 4)))[2]
-
-
-def test_a_cross_layer_transcoder_serves_every_layer():
-    own = cross_layer()
-    found = DictionarySet((own,))
-    assert (found.layers, len(found), found.kind) == ((0, 1, 2), 1, "cross_layer_transcoder")
-    assert found[2] is own
-
-
-@pytest.mark.parametrize(
-    ("dictionaries", "message"),
-    [
-        ((), "one kind and site"),
-        ((*transcoders(0), SAE(1, *weights(1), TOP_2, "mlp_out")), "one kind and site"),
-        ((SAE(0, *weights(0), TOP_2, "mlp_out"), SAE(1, *weights(1), TOP_2, "attn_out")), "one kind and site"),
-        ((*transcoders(2), *transcoders(2)), "one dictionary a layer"),
-        ((cross_layer(), cross_layer()), "holds one of them"),
-    ],
-)
-def test_what_makes_no_set_is_refused(dictionaries, message):
-    with pytest.raises(ValueError, match=message):
-        DictionarySet(dictionaries)
+    assert isinstance(loaded.W_enc, LazyRows)
+    assert whole(loaded.W_enc).dtype == torch.float32
+    assert torch.equal(whole(loaded.W_enc), own.W_enc.half().float())
 
 
 def test_another_kind_of_result_is_refused(tmp_path):
@@ -125,4 +122,26 @@ def test_a_description_that_is_not_understood_is_refused(tmp_path, meta):
     names = zip(("W_enc", "b_enc", "W_dec", "b_dec"), weights(0), strict=True)
     store.write(tmp_path / "kept", "dictionary", meta, {f"0.{name}": tensor for name, tensor in names})
     with pytest.raises(FileFormatError, match="does not describe a set of dictionaries"):
+        load_dictionary(tmp_path / "kept")
+
+
+def test_a_format_that_is_none_is_refused_with_those_that_are_known(tmp_path):
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(FileFormatError, match="circuit-tracer, SAELens, sparsify"):
+        load_dictionary(tmp_path)
+
+
+def test_a_layer_that_the_files_contradict_is_refused(tmp_path):
+    save_dictionary(tmp_path / "kept", transcoders(3))
+    assert load_dictionary(tmp_path / "kept", layer=3, site="transcoder").layers == (3,)
+    with pytest.raises(ValueError, match="layer=2, and the files say layers 3"):
+        load_dictionary(tmp_path / "kept", layer=2)
+    with pytest.raises(ValueError, match="site='resid_post', and the files say 'transcoder'"):
+        load_dictionary(tmp_path / "kept", site="resid_post")
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    (file,) = save_dictionary(tmp_path / "kept", transcoders(3)).glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(FileFormatError, match="is damaged"):
         load_dictionary(tmp_path / "kept")

@@ -4,7 +4,7 @@ import torch
 
 from whence.components.activation import Activation
 from whence.components.dictionaries import SAE
-from whence.components.loading import DictionarySet
+from whence.components.sets import DictionarySet
 from whence.demo.model import ModelRecipe, train_model
 from whence.demo.tokenizer import vocabulary
 

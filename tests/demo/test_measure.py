@@ -3,7 +3,7 @@ import torch
 from demo.small import exact_saes, untrained
 from whence.components.activation import Activation
 from whence.components.dictionaries import SAE
-from whence.components.loading import DictionarySet
+from whence.components.sets import DictionarySet
 from whence.demo.measure import measure
 from whence.demo.sites import record
 from whence.demo.tokenizer import documents, vocabulary

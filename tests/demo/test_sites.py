@@ -4,7 +4,7 @@ import torch
 from demo.small import exact_saes, untrained
 from whence.components.activation import Activation
 from whence.components.dictionaries import CrossLayerTranscoder
-from whence.components.loading import DictionarySet
+from whence.components.sets import DictionarySet
 from whence.demo.sites import rebuilder, record, replaced
 from whence.demo.tokenizer import documents, vocabulary
 
@@ -72,7 +72,8 @@ def test_a_cross_layer_transcoder_in_place_writes_what_it_decodes(model):
     g = torch.Generator().manual_seed(0)
     decoders = tuple(torch.randn(8, 2 - source, 16, generator=g) for source in range(2))
     encoder, bias = torch.randn(2, 8, 16, generator=g), torch.randn(2, 16, generator=g)
-    own = CrossLayerTranscoder(encoder, torch.zeros(2, 8), decoders, bias, Activation("topk", k=3))
+    zeros = (torch.zeros(8), torch.zeros(8))
+    own = CrossLayerTranscoder(tuple(encoder), zeros, decoders, tuple(bias), Activation("topk", k=3))
     with replaced(model, "mlp_in", "mlp_out", rebuilder(DictionarySet((own,))), (0, 1)):
         reads, writes = record(model, IDS, "mlp_in"), record(model, IDS, "mlp_out")
     assert torch.allclose(own.decode(own.encode(reads)), writes, atol=1e-4)

@@ -39,9 +39,8 @@ def cross_layer() -> whence.CrossLayerTranscoder:
         return 0.3 * torch.randn(shape, generator=generator)
 
     decoders = tuple(random(FEATURES, 3 - layer, WIDTH) for layer in range(3))
-    return whence.CrossLayerTranscoder(
-        random(3, FEATURES, WIDTH), random(3, FEATURES), decoders, random(3, WIDTH), Activation("relu")
-    )
+    encoders, biases, last = random(3, FEATURES, WIDTH), random(3, FEATURES), random(3, WIDTH)
+    return whence.CrossLayerTranscoder(tuple(encoders), tuple(biases), decoders, tuple(last), Activation("relu"))
 
 
 def attribute(hf: torch.nn.Module, dictionary: object, targets: object = TOKEN, **options: object) -> whence.Scores:
@@ -125,7 +124,7 @@ def test_a_cross_layer_feature_scores_the_sum_of_what_it_writes_at_every_layer(n
     scores, slow = attribute(hf, one), Slow(hf, IDS)
     f = one.encode(torch.stack([mlp_input(hf, layer) for layer in range(3)]))
     for source, i in ((0, 3), (1, 7), (2, 0)):
-        writes = [f[source, ..., i, None] * one.W_dec[source][i, to - source] for to in range(source, 3)]
+        writes = [f[source][..., i, None] * one.W_dec[source][i, to - source] for to in range(source, 3)]
         expected = sum(slow.effect(slow.after("mlp", source + n, w), TOKEN) for n, w in enumerate(writes))
         assert close(row(scores, f"{source}.mlp.feature:{i}"), expected, scores)
     rebuilt = one.decode(f)
@@ -194,7 +193,7 @@ def test_a_features_preactivation_as_target_is_what_it_reads(
         (call,), _ = calls(hf, IDS, block(hf, 1))
         x = call[0][0] if where == "pre" else call[1]
     if isinstance(dictionary, whence.CrossLayerTranscoder):
-        expected = x @ dictionary.W_enc[1, 3] + dictionary.b_enc[1, 3]
+        expected = x @ dictionary.W_enc[1][3] + dictionary.b_enc[1][3]
     else:
         expected = dictionary.pre_activations(x)[..., 3]
     assert torch.allclose(scores.target, expected, atol=1e-4)

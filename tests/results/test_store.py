@@ -223,8 +223,8 @@ def test_a_tensor_file_of_another_format_is_refused(tmp_path: Path) -> None:
     _tensor_file(_write(tmp_path / "run")).unlink()
     (tmp_path / "draft").write_bytes(b"PK\x03\x04 something else")
     digest = store._sha256(tmp_path / "draft")
-    (tmp_path / "draft").rename(tmp_path / "run" / store._tensor_name(digest))
-    _forge(tmp_path / "run", files={store._tensor_name(digest): digest})
+    (tmp_path / "draft").rename(tmp_path / "run" / store._file_name("tensors", digest))
+    _forge(tmp_path / "run", files={store._file_name("tensors", digest): digest})
 
     with pytest.raises(FileFormatError, match="is not a safetensors file"):
         store.read(tmp_path / "run")

@@ -1,92 +1,54 @@
-"""Dictionaries in files: whence's own format, one folder a set (`results.store`: JSON and safetensors, never pickle).
+"""Dictionaries from files and into files, in whatever format they are: the loader is chosen by looking at the files.
 
-    meta      {type, layers: [{layer, site, activation: {kind, k}}]}      one entry a dictionary
-    tensors   <n>.W_enc  <n>.b_enc  <n>.W_dec  <n>.b_dec                  n counts the entries
-              <n>.W_dec.<source> for a cross-layer transcoder
-
-A file may hold 16-bit numbers; in memory they are always fp32. Cost: one read of the file. Knows no format but its own.
+Formats, each with its layout in `formats/`: whence's own, circuit-tracer, SAELens, sparsify, dictionary_learning, Gemma
+Scope and Gemma Scope 2. Matrices stay in safetensors files and are read by rows; pickled and npz files are read whole.
+Cost: small tensors, and the checksum of what whence wrote itself. Never unpickles what is not a tensor.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from whence.components.activation import Activation
-from whence.components.dictionaries import SAE, CrossLayerTranscoder, Dictionary, DictionaryKind, Site, Transcoder
+from whence.components.dictionaries import Dictionary
+from whence.components.formats import circuit_tracer, dictionary_learning, gemma_scope, own, saelens, sparsify
+from whence.components.formats.hints import TRANSCODER, Hints
+from whence.components.formats.hub import resolve
+from whence.components.sets import DictionarySet, as_dictionary_set
 from whence.errors import FileFormatError
-from whence.results import store
 
 
-@dataclass(frozen=True, eq=False)
-class DictionarySet(Collection[Dictionary]):
-    """Dictionaries of one kind, at most one a layer, in the order of their layers; a cross-layer one is a set of one.
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a format is told by its files, and read."""
 
-    Iterating gives the dictionaries; `[layer]` gives the one that reads that layer, wherever it stands in the set.
+    recognises: Callable[[Path], bool]
+    load: Callable[[Path, Hints], list[Dictionary]]
 
-    Raises:
-        ValueError: No dictionary, several kinds or sites, or two for one layer. Split them into sets.
-    """
 
-    dictionaries: tuple[Dictionary, ...]
-
-    def __post_init__(self) -> None:
-        found = sorted({f"{dictionary.kind} at {dictionary.writes}" for dictionary in self.dictionaries})
-        if len(found) != 1:
-            raise ValueError(f"a set holds dictionaries of one kind and site, got {found}. Make one set of each.")
-        layers = self.layers
-        if self.kind == "cross_layer_transcoder" and len(self.dictionaries) > 1:
-            raise ValueError("a cross-layer transcoder covers all layers, so a set holds one of them.")
-        if len(set(layers)) < len(layers):
-            raise ValueError(f"a set holds one dictionary a layer, got layers {layers}.")
-        ordered = tuple(sorted(self.dictionaries, key=_first_layer))
-        object.__setattr__(self, "dictionaries", ordered)
-
-    @property
-    def kind(self) -> DictionaryKind:
-        return self.dictionaries[0].kind
-
-    @property
-    def site(self) -> Site:
-        """Where they write: the SAEs' site, "mlp_out" for both kinds of transcoder."""
-        return self.dictionaries[0].writes
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The layers they read."""
-        return tuple(layer for dictionary in self.dictionaries for layer in _layers(dictionary))
-
-    def __getitem__(self, layer: int) -> Dictionary:
-        for dictionary in self.dictionaries:
-            if layer in _layers(dictionary):
-                return dictionary
-        raise IndexError(f"no {self.kind} reads layer {layer}; this set has layers {', '.join(map(str, self.layers))}.")
-
-    def __iter__(self) -> Iterator[Dictionary]:
-        return iter(self.dictionaries)
-
-    def __len__(self) -> int:
-        return len(self.dictionaries)
-
-    def __contains__(self, dictionary: object) -> bool:
-        return any(dictionary is mine for mine in self.dictionaries)
+FORMATS = {
+    "whence": Format(own.recognises, own.load),
+    "circuit-tracer": Format(circuit_tracer.recognises, circuit_tracer.load),
+    "SAELens": Format(saelens.recognises, saelens.load),
+    "sparsify": Format(sparsify.recognises, sparsify.load),
+    "dictionary_learning": Format(dictionary_learning.recognises, dictionary_learning.load),
+    "Gemma Scope": Format(gemma_scope.recognises, gemma_scope.load),
+}
 
 
 def save_dictionary(
     path: str | Path,
     dictionary: Dictionary | Sequence[Dictionary] | DictionarySet,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> Path:
-    """The folder written: one dictionary, or those of several layers.
+    """The folder written, in whence's own format: one dictionary, or those of several layers.
 
     Args:
         path: The folder to make; a whence result already there is replaced.
         dictionary: One, or several of one kind and site.
-        dtype: Numbers in the file; torch.float16 halves it.
+        dtype: Numbers in the file, all of them; torch.float16 halves it. As they are in memory if None.
 
     Raises:
         ValueError: The dictionaries make no set (`DictionarySet`).
@@ -95,66 +57,56 @@ def save_dictionary(
     Example:
         >>> save_dictionary("saes", load_dictionary("saes"), dtype=torch.float16)  # doctest: +SKIP
     """
-    found = DictionarySet((dictionary,) if isinstance(dictionary, Dictionary) else tuple(dictionary))
-    meta = {"type": found.kind, "layers": [_description(one) for one in found]}
-    tensors = {f"{n}.{name}": tensor for n, one in enumerate(found) for name, tensor in _tensors(one).items()}
-    return store.write(path, "dictionary", meta, {name: tensor.to(dtype) for name, tensor in tensors.items()})
+    found = as_dictionary_set(dictionary)
+    return own.save(Path(path), found.kind, found.dictionaries, dtype)
 
 
-def load_dictionary(path: str | Path) -> DictionarySet:
-    """The dictionaries of a folder, in fp32 on the CPU.
+def load_dictionary(reference: str | Path, *, layer: int | None = None, site: str | None = None) -> DictionarySet:
+    """The dictionaries of a folder, a file, or a repository on the Hugging Face Hub.
+
+    Numbers are handed out in fp32 on the CPU (`.to` moves them, `.in_memory` reads them all); until then what lies in
+    safetensors files stays there.
+
+    Args:
+        reference: A folder, a file, or `org/repo[/sub][@revision]`, also as `hf://...`.
+        layer: The layer of a file that does not say it, such as a bare npz.
+        site: The site of a file that does not say it: "transcoder", or an SAE's, such as "resid_post".
 
     Raises:
-        FileFormatError: Not a folder of dictionaries in whence's format, or one that is damaged.
+        FileFormatError: Nothing is there, no format is recognised, or a file is damaged or not understood; the Hub
+            cannot be reached.
+        ValueError: layer or site is not what the files say, or the files make no set (give a folder below).
 
     Example:
         >>> from whence.demo import dictionary_path
-        >>> load_dictionary(dictionary_path("transcoders"))[2].n_features
+        >>> load_dictionary(dictionary_path("transcoders")).n_features(2)
         512
     """
-    record = store.read(path, kind="dictionary")
+    found = resolve(reference)
+    name, form = _format_of(found.root)
+    dictionaries = form.load(found.root, Hints(layer, site, found.root, found.path))
+    if not dictionaries:
+        raise FileFormatError(f"{reference} looks like {name} and holds no dictionary. Download the whole folder.")
     try:
-        kind, entries = record.meta["type"], record.meta["layers"]
-        return DictionarySet(tuple(_rebuilt(kind, entry, _named(record.tensors, n)) for n, entry in enumerate(entries)))
-    except (KeyError, TypeError, ValueError) as wrong:
-        raise FileFormatError(f"{path} does not describe a set of dictionaries: {wrong!r}. Save it again.") from wrong
+        loaded = DictionarySet(tuple(dictionaries), str(reference), found.revision)
+    except ValueError as several:
+        raise FileFormatError(f"{reference}: {several} Or load a folder below it alone.") from several
+    _check_hints(loaded, layer, site)
+    return loaded
 
 
-def _layers(dictionary: Dictionary) -> tuple[int, ...]:
-    if isinstance(dictionary, CrossLayerTranscoder):
-        return tuple(range(dictionary.n_layers))
-    return (dictionary.layer,)
+def _format_of(path: Path) -> tuple[str, Format]:
+    for name, form in FORMATS.items():
+        if form.recognises(path):
+            return name, form
+    raise FileFormatError(
+        f"{path} holds no dictionary that whence can read. It looks for files of {', '.join(FORMATS)}."
+    )
 
 
-def _first_layer(dictionary: Dictionary) -> int:
-    return _layers(dictionary)[0]
-
-
-def _description(dictionary: Dictionary) -> dict[str, Any]:
-    activation = {"kind": dictionary.activation.kind, "k": dictionary.activation.k}
-    return {"layer": _first_layer(dictionary), "site": dictionary.writes, "activation": activation}
-
-
-def _tensors(dictionary: Dictionary) -> dict[str, Tensor]:
-    shared = {name: getattr(dictionary, name) for name in ("W_enc", "b_enc", "b_dec")}
-    if isinstance(dictionary, CrossLayerTranscoder):
-        return shared | {f"W_dec.{source}": decoder for source, decoder in enumerate(dictionary.W_dec)}
-    return shared | {"W_dec": dictionary.W_dec}
-
-
-def _named(tensors: dict[str, Tensor], n: int) -> dict[str, Tensor]:
-    prefix = f"{n}."
-    return {name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _rebuilt(kind: str, entry: dict[str, Any], tensors: dict[str, Tensor]) -> Dictionary:
-    activation = Activation(**entry["activation"])
-    if kind == "cross_layer_transcoder":
-        decoders = tuple(tensors[f"W_dec.{source}"] for source in range(len(tensors["W_enc"])))
-        shared = {name: tensors[name] for name in ("W_enc", "b_enc", "b_dec")}
-        return CrossLayerTranscoder(**shared, W_dec=decoders, activation=activation)
-    if kind == "transcoder":
-        return Transcoder(layer=entry["layer"], activation=activation, **tensors)
-    if kind == "sae":
-        return SAE(layer=entry["layer"], activation=activation, site=entry["site"], **tensors)
-    raise ValueError(f"a dictionary of type {kind!r}; known are transcoder, cross_layer_transcoder, sae")
+def _check_hints(found: DictionarySet, layer: int | None, site: str | None) -> None:
+    if layer is not None and found.layers != (layer,):
+        raise ValueError(f"layer={layer}, and the files say layers {', '.join(map(str, found.layers))}. Leave it out.")
+    said = TRANSCODER if found.kind == "transcoder" else found.writes
+    if site not in (None, said):
+        raise ValueError(f"site={site!r}, and the files say {said!r}. Leave it out.")

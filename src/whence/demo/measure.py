@@ -17,8 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from whence.components.dictionaries import CrossLayerTranscoder
-from whence.components.loading import DictionarySet
+from whence.components.sets import DictionarySet
 from whence.demo.model import next_token_loss
 from whence.demo.sites import Rebuild, rebuilder, record, replaced
 
@@ -54,7 +53,7 @@ def measure(
         model: The model they were fitted to.
         ids: Documents to measure on.
     """
-    reads, writes = dictionaries.dictionaries[0].reads, dictionaries.site
+    reads, writes = dictionaries.reads, dictionaries.writes
     x, y = record(model, ids, reads), record(model, ids, writes)
     mean, alone = y.mean(1), _standing_alone(dictionaries, x, y)
     base = next_token_loss(model(ids).logits, ids).item()
@@ -76,10 +75,7 @@ def _standing_alone(dictionaries: DictionarySet, x: Tensor, y: Tensor) -> Float[
     """Return each layer's FVU, L0 and dead share, on what the untouched model's sites say."""
     through = rebuilder(dictionaries)
     missed = torch.stack([(through(layer, own) - y[layer]).pow(2).sum() for layer, own in enumerate(x)])
-    first = dictionaries.dictionaries[0]
-    if isinstance(first, CrossLayerTranscoder):
-        active = first.encode(x) > 0
-    else:
-        active = torch.stack([found.encode(own) > 0 for found, own in zip(dictionaries, x, strict=True)])
+    encoders = [dictionaries[layer].encoder_of(layer) for layer in range(len(x))]
+    active = torch.stack([encoder.encode(own) > 0 for encoder, own in zip(encoders, x, strict=True)])
     variance = (y - y.mean(1, keepdim=True)).pow(2).sum((1, 2))
     return torch.stack([missed / variance, active.float().sum(-1).mean(1), 1 - active.any(1).float().mean(-1)])

@@ -11,8 +11,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from whence.components.activation import Activation
-from whence.components.dictionaries import SAE, CrossLayerTranscoder, Dictionary, Site, Transcoder
-from whence.components.loading import DictionarySet
+from whence.components.dictionaries import SAE, CrossLayerTranscoder, Dictionary, Transcoder
+from whence.components.sets import DictionarySet
+from whence.components.sites import Site
 from whence.demo.fit import DictionaryRecipe, Fitted, fit
 from whence.demo.sites import record
 from whence.progress import Progress, silent
@@ -85,4 +86,4 @@ def _cross_layer(fitted: Fitted, activation: Activation) -> CrossLayerTranscoder
     decoders = tuple(
         torch.stack([by_target[target][source] for target in range(source, layers)], 1) for source in range(layers)
     )
-    return CrossLayerTranscoder(fitted.W_enc, fitted.b_enc, decoders, fitted.b_dec, activation)
+    return CrossLayerTranscoder(tuple(fitted.W_enc), tuple(fitted.b_enc), decoders, tuple(fitted.b_dec), activation)

@@ -9,19 +9,20 @@ others', the same in every prompt, and no dictionary should spend features on it
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from whence.components.dictionaries import CrossLayerTranscoder, Site
-from whence.components.loading import DictionarySet
+from whence.components.dictionaries import CrossLayerTranscoder
+from whence.components.one_layer import weighted
+from whence.components.sets import DictionarySet
+from whence.components.sites import ReadSite, Site
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-ReadSite: TypeAlias = Site | Literal["mlp_in"]
 Rebuild: TypeAlias = Callable[
     [int, Tensor], Tensor
 ]  # (layer, what is read there) -> what takes the place of the site's output
@@ -87,6 +88,7 @@ def rebuilder(dictionaries: DictionarySet) -> Rebuild:
 
 def _one_layer(dictionaries: DictionarySet, layer: int, x: Tensor) -> Tensor:
     found = dictionaries[layer]
+    assert not isinstance(found, CrossLayerTranscoder)
     return found.decode(found.encode(x))
 
 
@@ -98,6 +100,6 @@ class _CrossLayer:
 
     def __call__(self, layer: int, x: Tensor) -> Tensor:
         own = self.transcoder
-        self.features[layer] = own.activation(x @ own.W_enc[layer].T + own.b_enc[layer])
-        writes = [self.features[source] @ own.W_dec[source][:, layer - source] for source in range(layer + 1)]
-        return torch.stack(writes).sum(0) + own.b_dec[layer]
+        self.features[layer] = own.encoder_of(layer).encode(x)
+        writes = [weighted(self.features[source], own.decoder_of(source, layer)) for source in range(layer + 1)]
+        return torch.stack(writes).sum(0) + own.bias_of(layer)

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from whence.components.loading import DictionarySet, load_dictionary, save_dictionary
+from whence.components.loading import load_dictionary, save_dictionary
+from whence.components.sets import DictionarySet
 from whence.demo import model_path
 from whence.demo.evaluate import TaskScore, evaluate_tasks
 from whence.demo.files import save_model

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from whence.engine.functional import Functional, from_known, from_logits, known_before, own_logits
 from whence.engine.ledger import Ledger
@@ -55,6 +55,7 @@ def direct_effects(model: Model, request: Request) -> Effects:
     vectors = known_before(model, request.resolved)
     # Which units are strongest over several rows depends on the rows' scales, which come last.
     may_stream = request.top is None or (request.rows.numel() == 1 and "feature" not in request.by)
+    may_stream = may_stream and not plan.features.norms  # which are heard of when all is over
     return _streamed(plan, vectors) if vectors is not None and may_stream else _kept(plan)
 
 
@@ -67,7 +68,7 @@ def _streamed(plan: Plan, vectors: Float[Tensor, "_ _ target d_model"]) -> Effec
     strongest = Strongest(plan.request.top) if plan.request.top is not None else None
     stored = make_table(_without_units(plan.table)) if strongest else plan.table
     ledger = _ledger(plan, stored, norm.pull(vectors), None, strongest)
-    trace = _record(plan, lambda write: _score(plan, ledger, write), keep=plan.request.rows[:, -1:])
+    trace = _record(plan, lambda write: _score(plan, ledger, write, {}), keep=plan.request.rows[:, -1:])
     functional = from_known(plan.model, resolved, vectors, trace)
     _score_stream(plan, ledger, trace)
     inverse = norm.inverse_scale(trace.final.input, trace.final.output).to(ledger.scores)
@@ -94,7 +95,7 @@ def _kept(plan: Plan) -> Effects:
     covector = functional.vectors if norm is None else norm.pull(functional.vectors)
     ledger = _ledger(plan, stored, covector, inverse, strongest)
     for write in trace.writes:
-        _score(plan, ledger, write)
+        _score(plan, ledger, write, trace.around)
     _score_stream(plan, ledger, trace)
     _score_constants(plan, ledger, functional, norm)
     resolved = plan.request.resolved
@@ -118,16 +119,17 @@ def _norm_and_scale(plan: Plan, trace: Trace) -> tuple[NormMap | None, Float[Ten
         return None, torch.ones_like(plan.request.rows, dtype=plan.model.accumulation)
     around: Around = trace.final if plan.reading.unit is None else trace.around[norm]
     probed = probe_norm(norm, plan.model.d_model)
-    return probed, probed.inverse_scale(around.input, around.output)
+    inverse = probed.inverse_scale(around.input, around.output)
+    return probed.without_gain() if plan.reading.before_gain else probed, inverse
 
 
 def _record(plan: Plan, on_write: Callable[[Write], None] | None, keep: Tensor) -> Trace:
     streams = {layer for layer in (plan.features.stream, plan.reading.stream) if layer is not None and layer >= 0}
     wanted = Wanted(
         attention="source_token" in plan.request.by,
-        sublayers=any(dictionary.reads == "mlp_in" for dictionary in plan.features.at_writers.values()),
+        sublayers=plan.features.read_sublayers,
         streams=frozenset(streams),
-        around=plan.reading.modules,
+        around=plan.reading.modules | plan.features.norms,
     )
     request = plan.request
     return record(plan.model.layout, request.batch, request.rows, keep=keep, wanted=wanted, on_write=on_write)
@@ -143,11 +145,11 @@ def _ledger(
     return Ledger(plan.table, covector, scores, biases, inverse, strongest, stored=table)
 
 
-def _score(plan: Plan, ledger: Ledger, write: Write) -> None:
+def _score(plan: Plan, ledger: Ledger, write: Write, around: dict[nn.Module, Around]) -> None:
     if write.writer not in plan.writers:
         return
     if write.writer.key in plan.features.at_writers:
-        plan.features.add_write(ledger, write)
+        plan.features.add_write(ledger, write, around)
     else:
         ledger.add_write(write)
 

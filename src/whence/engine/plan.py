@@ -9,8 +9,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from whence.components.dictionaries import Dictionary
-from whence.engine.features import Features, place_features
+from whence.engine.features import Features
 from whence.engine.granularity import Granularity
+from whence.engine.placing import place_features
 from whence.engine.reading import Reading, reading_of
 from whence.engine.table import Table, make_table, writer_runs
 from whence.model.batch import Batch

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from whence.components.dictionaries import CrossLayerTranscoder, Dictionary
+from whence.components.dictionaries import SAE, Dictionary
+from whence.components.sites import place_name
+from whence.engine.dictionary_values import normalized
 from whence.engine.functional import Functional, dot
 from whence.model.layout import Layout, Writer
 from whence.model.linear import constant_of, rows_of
@@ -40,6 +42,7 @@ class Reading:
         site: node-key name of the place.
         stream: the layer whose output is the stream read bare; None where a norm or module tells.
         unit: the neuron or feature read, with its dictionary; None for logits.
+        before_gain: whether the norm is read before its gain and bias.
     """
 
     place: Place
@@ -48,6 +51,7 @@ class Reading:
     site: str = "final_norm"
     stream: int | None = None
     unit: tuple[Node, Writer | None, Dictionary | None] | None = None
+    before_gain: bool = False
 
     @property
     def modules(self) -> frozenset[nn.Module]:
@@ -88,9 +92,7 @@ def _behind_mlp_norm(layout: Layout, node: Node, layer: int, dictionaries: Colle
     site = f"{layer}.{'resid_mid' if writer.stage else 'resid_pre'}"
     place = (layer, writer.stage)
     if node.name == "mlp.feature":
-        return Reading(
-            place, writer.norm, writer.entrance, site, None, (node, writer, _dictionary_for(node, layer, dictionaries))
-        )
+        return _of_transcoder(place, site, node, writer, _dictionary_for(node, layer, dictionaries))
     gated = writer.gate is not None
     if gated != (node.end is not None):
         ends = f"name its end, {node}.gate or {node}.up" if gated else "this MLP is not gated; leave the end out"
@@ -99,15 +101,20 @@ def _behind_mlp_norm(layout: Layout, node: Node, layer: int, dictionaries: Colle
     return Reading(place, writer.norm, reader, site, None, (node, writer, None))
 
 
+def _of_transcoder(place: Place, site: str, node: Node, writer: Writer, dictionary: Dictionary) -> Reading:
+    unit = (node, writer, dictionary)
+    if dictionary.reads == "resid_mid":
+        return Reading(place, None, writer.norm or writer.entrance, site, None, unit)
+    return Reading(place, writer.norm, writer.entrance, site, None, unit, dictionary.reads == "mlp_in_normalized")
+
+
 def _dictionary_for(node: Node, layer: int, dictionaries: Collection[Dictionary]) -> Dictionary:
     for dictionary in dictionaries:
-        if isinstance(dictionary, CrossLayerTranscoder):
-            here, name = layer < dictionary.n_layers, "mlp.feature"
-        else:
-            here, name = dictionary.layer == layer, str(dictionary.node(0).name)
-        if here and name == node.name:
-            if not isinstance(node.index, int) or node.index >= dictionary.n_features:
-                raise ValueError(f"{node}: the dictionary has features 0 to {dictionary.n_features - 1}")
+        place = place_name(dictionary.site) if isinstance(dictionary, SAE) else "mlp"
+        if layer in dictionary.layers and node.name == f"{place}.feature":
+            n = dictionary.encoder_of(layer).n_features
+            if not isinstance(node.index, int) or node.index >= n:
+                raise ValueError(f"{node}: the dictionary has features 0 to {n - 1}")
             return dictionary
     raise ValueError(f"{node} is a feature of a dictionary that was not given; pass it as dictionary=")
 
@@ -128,6 +135,8 @@ def preactivation(model: Model, reading: Reading, trace: Trace) -> Functional:
 
 def what_was_read(reading: Reading, trace: Trace) -> Tensor:
     """N(x) at the asked rows, as the model computed it."""
+    if reading.before_gain and reading.norm is not None:
+        return normalized(reading.norm, trace.around[reading.norm])
     if reading.reader is not None:
         return trace.around[reading.reader].input
     return stream_after(trace, reading.stream)
@@ -156,6 +165,6 @@ def _neuron_input(model: Model, node: Node, writer: Writer | None, reading: Read
 
 
 def _feature_input(dictionary: Dictionary, node: Node) -> tuple[Tensor, Tensor]:
-    if isinstance(dictionary, CrossLayerTranscoder):
-        return dictionary.W_enc[node.layer, node.index], dictionary.b_enc[node.layer, node.index]
-    return dictionary.W_enc[node.index], dictionary.b_enc[node.index]
+    assert node.layer is not None
+    weight, bias = dictionary.encoder_of(node.layer).rows(torch.tensor([node.index]))
+    return weight[0], bias[0]

@@ -2,17 +2,20 @@
 
     path/result.json                   what the result is, with the checksum of the file beside it (`manifest.py`)
     path/tensors-<sha256>.safetensors  named by its content, so that a new result never overwrites the old numbers
+    path/large-<sha256>.safetensors    where there are any: tensors that are read, and checked, when first asked for
 
 Replacing `result.json` is the one step that turns an old result into a new one: interrupted before it, the old result
-is whole; after it, the new one is. Cost: the tensors are read once more for their checksum. It knows nothing of their
-meaning.
+is whole; after it, the new one is. Cost: the tensors are read once more for their checksum; large ones are then mapped
+into memory. It knows nothing of their meaning.
 """
 
 import hashlib
 import os
 import shutil
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +27,67 @@ from whence.errors import FileFormatError
 from whence.results import manifest
 
 
+class Large(Mapping[str, Tensor]):
+    """The large tensors of a result by name; their file is opened, and its checksum taken, at the first look.
+
+    Args:
+        file: The file; None where the result has none.
+        digest: Its sha256.
+
+    Raises:
+        FileFormatError: At the first look: the file is missing or damaged.
+    """
+
+    def __init__(self, file: Path | None = None, digest: str = "") -> None:
+        self._file, self._digest = file, digest
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        if self._file is None:
+            return {}
+        _check(self._file, self._digest)
+        return _load(self._file)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
 @dataclass(frozen=True)
 class Record:
-    """What a folder holds: its kind, the version it was written in, its JSON and its tensors."""
+    """What a folder holds: its kind, the version it was written in, its JSON, its tensors and its large ones."""
 
     kind: str
     version: int
     meta: dict[str, Any]
     tensors: dict[str, Tensor]
+    large: Large = field(default_factory=Large)
 
 
-def write(path: str | Path, kind: str, meta: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
+@dataclass(frozen=True)
+class Located:
+    """A result whose tensors are checked but not read: the file that holds them, and its sha256."""
+
+    kind: str
+    version: int
+    meta: dict[str, Any]
+    file: Path
+    digest: str
+    large: Large
+
+
+def write(
+    path: str | Path,
+    kind: str,
+    meta: dict[str, Any],
+    tensors: dict[str, Tensor],
+    large: dict[str, Tensor] | None = None,
+) -> Path:
     """The folder, written whole or not at all; a result already there is replaced.
 
     Args:
@@ -42,6 +95,7 @@ def write(path: str | Path, kind: str, meta: dict[str, Any], tensors: dict[str, 
         kind: What the result is, such as "scores".
         meta: JSON-able description.
         tensors: Numbers by name, on any device; views are copied where the file format needs it.
+        large: Numbers to be read only when they are asked for.
 
     Raises:
         FileFormatError: The path holds something that is not a whence result; choose another path.
@@ -57,7 +111,7 @@ def write(path: str | Path, kind: str, meta: dict[str, Any], tensors: dict[str, 
     fresh = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         fresh.mkdir()
-        names = _fill(fresh, kind, meta, tensors)
+        names = _fill(fresh, kind, meta, {"tensors": tensors} | ({"large": large} if large else {}))
         _install(fresh, path, names) if replaces else fresh.rename(path)
         _sync(path.parent)
     finally:
@@ -80,17 +134,39 @@ def read(path: str | Path, kind: str | None = None) -> Record:
         >>> read("runs/one").kind  # doctest: +SKIP
         'scores'
     """
+    found = locate(path, kind)
+    return Record(found.kind, found.version, found.meta, _load(found.file), found.large)
+
+
+def locate(path: str | Path, kind: str | None = None) -> Located:
+    """What `write` put there, checked like `read` does, for one who takes tensors from the file as they are needed.
+
+    Args:
+        path: The folder.
+        kind: The kind that is wanted; None takes any.
+
+    Raises:
+        FileFormatError: As `read` does, but for a file that is no safetensors file.
+
+    Example:
+        >>> locate("runs/one").file  # doctest: +SKIP
+        PosixPath('runs/one/tensors-aeb4aa91b20c6769.safetensors')
+    """
     path = Path(path)
     said = manifest.load(path)
     try:
-        found, meta, ((name, digest),) = said["kind"], said["meta"], said["files"].items()
+        found, meta, ((name, digest), *more) = said["kind"], said["meta"], said["files"].items()
     except (KeyError, ValueError, AttributeError) as error:
-        raise FileFormatError(f"{path / manifest.NAME} lacks its kind, its meta or its one file.") from error
+        raise FileFormatError(f"{path / manifest.NAME} lacks its kind, its meta or its files.") from error
     if kind is not None and found != kind:
         raise FileFormatError(f"{path} holds a result of kind {found!r}, and {kind!r} is wanted here.")
-    if name != _tensor_name(str(digest)):
-        raise FileFormatError(f"{path / manifest.NAME} names a file {name!r}, which is not a name whence gives.")
-    return Record(found, said["version"], meta, _load(path / name, digest))
+    names = [_file_name(part, sha) for part, (_, sha) in zip(("tensors", "large"), said["files"].items(), strict=False)]
+    for given in (name, *(file for file, _ in more)):
+        if given not in names:
+            raise FileFormatError(f"{path / manifest.NAME} names a file {given!r}, which is not a name whence gives.")
+    _check(path / name, digest)
+    large = Large(path / more[0][0], more[0][1]) if more else Large()
+    return Located(found, said["version"], meta, path / name, digest, large)
 
 
 def _occupied(path: Path) -> bool:
@@ -102,28 +178,30 @@ def _occupied(path: Path) -> bool:
     return True
 
 
-def _fill(folder: Path, kind: str, meta: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[str, str]:
-    """The names of the two files written: the tensors, then the manifest that vouches for them."""
-    draft = folder / "tensors"
-    safetensors.torch.save_file(_storable(tensors), draft)
-    digest = _sha256(draft)
-    name = _tensor_name(digest)
-    draft.rename(folder / name)
-    (folder / manifest.NAME).write_text(manifest.to_text(kind, meta, {name: digest}), encoding="ascii")
-    for file in (name, manifest.NAME):
+def _fill(folder: Path, kind: str, meta: dict[str, Any], parts: dict[str, dict[str, Tensor]]) -> tuple[str, ...]:
+    """The names of the files written: those with tensors, then the manifest that vouches for them."""
+    digests: dict[str, str] = {}
+    for part, tensors in parts.items():
+        draft = folder / part
+        safetensors.torch.save_file(_storable(tensors), draft)
+        digest = _sha256(draft)
+        draft.rename(folder / _file_name(part, digest))
+        digests[_file_name(part, digest)] = digest
+    (folder / manifest.NAME).write_text(manifest.to_text(kind, meta, digests), encoding="ascii")
+    for file in (*digests, manifest.NAME):
         (folder / file).chmod(0o644)
         _sync(folder / file)
     folder.chmod(0o755)
     _sync(folder)
-    return name, manifest.NAME
+    return *digests, manifest.NAME
 
 
-def _install(fresh: Path, path: Path, names: tuple[str, str]) -> None:
+def _install(fresh: Path, path: Path, names: tuple[str, ...]) -> None:
     """Move new files over an existing result, the manifest last, then drop tensors that no manifest names any more."""
     for name in names:
         os.replace(fresh / name, path / name)
         _sync(path)
-    for stale in path.glob("tensors-*.safetensors"):
+    for stale in (*path.glob("tensors-*.safetensors"), *path.glob("large-*.safetensors")):
         if stale.name not in names:
             stale.unlink()
 
@@ -140,20 +218,23 @@ def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _load(file: Path, digest: str) -> dict[str, Tensor]:
+def _check(file: Path, digest: str) -> None:
     if not file.is_file():
         raise FileFormatError(f"{file} is missing. Copy the whole folder, or write the result again.")
     found = _sha256(file)
     if found != digest:
         raise FileFormatError(f"{file} is damaged: its sha256 is {found}, not {digest}. Write the result again.")
+
+
+def _load(file: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(file)
     except SafetensorError as error:
         raise FileFormatError(f"{file} is not a safetensors file: {error}.") from error
 
 
-def _tensor_name(digest: str) -> str:
-    return f"tensors-{digest[:16]}.safetensors"
+def _file_name(part: str, digest: object) -> str:
+    return f"{part}-{str(digest)[:16]}.safetensors"
 
 
 def _sha256(file: Path) -> str:
