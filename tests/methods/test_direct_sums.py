@@ -11,7 +11,7 @@ import families
 import whence
 from whence.engine import direct_effects
 from whence.engine.granularity import available
-from whence.methods import direct
+from whence.engine.tolerance import TOLERANCE
 from whence.results.scores import Scores
 
 IDS = families.prompts(2, 7)
@@ -125,8 +125,8 @@ def test_16_bit_models_stay_within_the_documented_bound(dtype: torch.dtype) -> N
             scores = whence.direct_logit_attribution(model, IDS, position=None, **options)
             assert scores.values.dtype == torch.float32
             worst = max(worst, gap(scores))
-    assert worst <= direct.TOLERANCE[dtype]
-    assert worst > direct.TOLERANCE[dtype] / 20  # a bound far above what is seen would hide errors
+    assert worst <= TOLERANCE[dtype]
+    assert worst > TOLERANCE[dtype] / 20  # a bound far above what is seen would hide errors
 
 
 @pytest.mark.slow

@@ -102,12 +102,12 @@ def test_patterns_that_stay_live_are_not_affine(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_norms_that_stay_live_are_not_affine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freeze, "_hold_norm", lambda norm: lambda args, kwargs, output: None)
+    monkeypatch.setattr(freeze, "hold_norm", lambda norm, hold: lambda args, kwargs, output: None)
     assert failures("llama") == {"affine"}
 
 
 def test_mlps_that_stay_live_are_not_affine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freeze, "_hold_output", lambda: lambda args, kwargs, output: None)
+    monkeypatch.setattr(freeze, "_hold_input", lambda hold: lambda args, kwargs: None)
     assert failures("llama") == {"affine"}
 
 

@@ -10,13 +10,7 @@ from torch import nn
 from families import fresh, tiny
 from whence.model.model import Model
 from whence.model.unwrap import unwrap
-
-
-def wrapper(name: str, module: str, base: type = object, **attributes: Any) -> Any:
-    """An object of a class of this name from a package that is not installed."""
-    outer = type(name, (base,), {"__module__": module})()
-    vars(outer).update(attributes)
-    return outer
+from wrappers import GeneralizedComponent, bridge, wrapper
 
 
 def test_a_plain_model_is_itself() -> None:
@@ -43,35 +37,17 @@ def test_a_subclass_of_a_known_wrapper_is_known() -> None:
 
 
 def test_a_transformer_lens_bridge_gives_its_original_model() -> None:
-    bridge = wrapper(
+    outer = wrapper(
         "TransformerBridge", "transformer_lens.model_bridge", original_model=tiny("gpt2"), tokenizer="its tokenizer"
     )
-    assert unwrap(bridge) == (tiny("gpt2"), "its tokenizer")
-
-
-class GeneralizedComponent(nn.Module):
-    """A bridge component as the real ones are: it wraps a module, stands in its place, and computes another way."""
-
-    def __init__(self, original: nn.Module) -> None:
-        super().__init__()
-        self.add_module("_original_component", original)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("the model's own forward pass is wanted")
-
-
-GeneralizedComponent.__module__ = "transformer_lens.model_bridge"
+    assert unwrap(outer) == (tiny("gpt2"), "its tokenizer")
 
 
 def test_components_that_a_bridge_put_into_the_model_are_looked_through_and_left_in_place() -> None:
     hf = fresh("llama")
     with torch.no_grad():
         expected = hf(torch.tensor([[3, 4, 5]])).logits
-    for block in hf.model.layers:
-        block.self_attn.o_proj = GeneralizedComponent(block.self_attn.o_proj)
-        block.self_attn = GeneralizedComponent(block.self_attn)
-    bridge = wrapper("TransformerBridge", "transformer_lens", original_model=hf, tokenizer=None)
-    model = Model(bridge)
+    model = Model(bridge(hf, "self_attn", "o_proj"))
     assert torch.equal(model.logits([3, 4, 5], None), expected)
     assert model.hf.lm_head.weight is hf.lm_head.weight
     assert all(isinstance(block.self_attn, GeneralizedComponent) for block in hf.model.layers)

@@ -16,14 +16,11 @@ per direction. Knows nothing of indirect effects: what a part makes later parts 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from whence.components.dictionaries import SAE, CrossLayerTranscoder, Dictionary, Transcoder
 from whence.engine.direct_effects import Effects, direct_effects
 from whence.engine.granularity import Granularity, granularities, refuse_meaningless
 from whence.engine.plan import Request
-from whence.errors import LedgerError
+from whence.engine.tolerance import refuse_gap, tolerance_of
 from whence.methods.provenance import provenance
 from whence.methods.views import accumulate, by_layer, without_constants
 from whence.model.batch import Position, positions_of
@@ -32,12 +29,6 @@ from whence.results.scores import Keys, Scores
 from whence.results.sums import sum_and_magnitude
 from whence.targets.resolve import TokenTargets, resolve
 from whence.targets.specs import ActivationTarget
-
-# Largest gap between the sum of the parts and the model's own number, as a share of sum |parts|. Measured on the listed
-# families, three seeds, every granularity and position (tests/methods): 1e-6 in float32, 2.9e-3 in float16, 2.1e-2 in
-# bfloat16. In 16 bits the model rounds at every residual addition and at the logits themselves, which no exact
-# decomposition can follow.
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 
 def direct_logit_attribution(
@@ -149,7 +140,8 @@ def _token_ids(tokens: TokenTargets | None) -> dict[str, Any] | None:
 
 def _described(dictionary: Dictionary) -> str:
     where = "all layers" if isinstance(dictionary, CrossLayerTranscoder) else f"layer {dictionary.layer}"
-    return f"{dictionary.kind} at {dictionary.writes}, {where}, {dictionary.n_features} features"
+    widths = sorted({dictionary.encoder_of(layer).n_features for layer in dictionary.layers})
+    return f"{dictionary.kind} at {dictionary.writes}, {where}, {' or '.join(map(str, widths))} features"
 
 
 def _said(units: frozenset[Granularity]) -> str:
@@ -180,7 +172,7 @@ def _scores(model: Model, request: Request, effects: Effects, single: bool, opti
     """The ledger as a result, once it has been found to add up."""
     functional, batch, rows = effects.functional, request.batch, request.rows
     _check_logits(model, effects)
-    tolerance = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
+    tolerance = tolerance_of(model.dtype)
     values, target = effects.scores, functional.value
     missing = (rows < 0)[..., None].to(values.device)
     if missing.any():  # spares a pass over the table where every prompt is as long
@@ -203,26 +195,10 @@ def _scores(model: Model, request: Request, effects: Effects, single: bool, opti
     )
 
 
-def refuse_gap(gap: Tensor, size: Tensor, tolerance: float) -> None:
-    """Raise if parts do not sum to what they explain.
-
-    Raises:
-        LedgerError: with the gap, the size of the parts and the tolerance. NaN counts as a gap.
-    """
-    relative = gap / size.clamp_min(1e-30)
-    worst = float(relative.max())
-    if not worst <= tolerance:
-        raise LedgerError(
-            f"the parts miss the model's own number by {float(gap.flatten()[relative.argmax()]):.3g}, {worst:.1e} "
-            f"of the sum of their magnitudes (bound {tolerance:.0e}). The model does something its entry does not "
-            "know, or computes NaN; run `whence check` on it and please report the family."
-        )
-
-
 def _check_logits(model: Model, effects: Effects) -> None:
     """Compare with the model's own logits, where values were read off the final norm instead."""
     if effects.own is None:
         return
     value = effects.functional.value[:, -1:]
     scale = effects.trace.logits.abs().amax().double().clamp_min(1e-30)
-    refuse_gap((effects.own.to(value) - value).abs().double(), scale.expand_as(value), TOLERANCE.get(model.dtype, 1e-5))
+    refuse_gap((effects.own.to(value) - value).abs().double(), scale.expand_as(value), tolerance_of(model.dtype))

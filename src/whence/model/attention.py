@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 NAME = "whence"
 
@@ -33,34 +34,87 @@ class Attention:
     value: Float[Tensor, "example group key d_head"]
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What an attention function was given to compare, and what its softmax made weights of."""
+
+    query: Float[Tensor, "example head query d_head"]
+    key: Float[Tensor, "example group key d_head"]
+    score: Float[Tensor, "example head query seen"]  # scaled, capped, masked; columns after the keys are sinks
+    pattern: Float[Tensor, "example head query key"]
+    softcap: float | None
+
+
 @dataclass(eq=False)
 class AttentionTape:
     """How attention behaves while it is tapped.
 
-    In mode "record" `on_attention` is told of each module's pattern and value, the model's own output stands. In mode
-    "hold" patterns are recorded on the first pass and are constants after it; only the value path carries a gradient.
+    `on_attention` is told of each module's pattern and value, `on_scores` (recording only) of its scores. In mode
+    "record" the model's own output stands. In mode "hold" patterns are recorded on the first pass and are constants
+    after it; only the value path carries a gradient.
     """
 
     mode: Literal["record", "hold"]
     on_attention: Callable[[nn.Module, Attention], None] | None = None
     patterns: dict[nn.Module, Tensor] | None = None
+    on_scores: Callable[[Scored], None] | None = None
 
 
 _tape: ContextVar[AttentionTape | None] = ContextVar("whence_attention_tape", default=None)
 
 
-def _through(module: nn.Module, value: Tensor, own: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+class _Softmaxes(TorchFunctionMode):
+    """Keeps what softmax is given while inside."""
+
+    def __init__(self) -> None:
+        self.given: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.softmax, nn.functional.softmax, Tensor.softmax):
+            self.given.append(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _scored(
+    tape: AttentionTape, query: Tensor, key: Tensor, own: Callable[[], tuple[Tensor, Tensor]], softcap: float | None
+) -> Callable[[], tuple[Tensor, Tensor]]:
+    """A module's own attention, its scores told to the tape if it asks."""
+    if tape.on_scores is None:
+        return own
+    tell = tape.on_scores
+
+    def listened() -> tuple[Tensor, Tensor]:
+        with _Softmaxes() as softmaxes:
+            z, pattern = own()
+        tell(Scored(query, key, softmaxes.given[-1], pattern, softcap))
+        return z, pattern
+
+    return listened
+
+
+def _through(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    own: Callable[[], tuple[Tensor, Tensor]],
+    softcap: float | None = None,
+) -> tuple[Tensor, Tensor]:
     """Run a module's own attention under the tape: z [example, query, head, d_head] and the pattern."""
     tape = _tape.get()
-    if tape is None or tape.mode == "record":
-        z, pattern = own()
-        if tape is not None and tape.on_attention is not None:
+    if tape is None:
+        return own()
+    if tape.mode == "record":
+        z, pattern = _scored(tape, query, key, own, softcap)()
+        if tape.on_attention is not None:
             tape.on_attention(module, Attention(pattern, value))
         return z, pattern
     assert tape.patterns is not None
     if module not in tape.patterns:
         tape.patterns[module] = own()[1].detach()
     pattern = tape.patterns[module]
+    if tape.on_attention is not None:
+        tape.on_attention(module, Attention(pattern, value))
     return (pattern @ expand_groups(value, pattern.shape[1])).transpose(1, 2).contiguous(), pattern
 
 
@@ -73,7 +127,11 @@ def _registry_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor]:
     eager = sys.modules[type(module).__module__].eager_attention_forward
-    return _through(module, value, lambda: eager(module, query, key, value, attention_mask, **kwargs))
+
+    def own() -> tuple[Tensor, Tensor]:
+        return eager(module, query, key, value, attention_mask, **kwargs)
+
+    return _through(module, query, key, value, own, kwargs.get("softcap"))
 
 
 def _method_attention(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -85,7 +143,7 @@ def _method_attention(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]
             z, pattern = own_attn(self, query, key, value, *args, **kwargs)
             return z.transpose(1, 2), pattern
 
-        z, pattern = _through(module, value, own)
+        z, pattern = _through(module, query, key, value, own)
         return z.transpose(1, 2), pattern
 
     return attn

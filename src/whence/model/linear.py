@@ -2,7 +2,8 @@
 
 A plain `nn.Linear` or GPT-2's `Conv1D` is read from its weight. Anything else that computes y = W x + b, be it
 quantised, wrapped by an adapter or offloaded to another device, is asked through a vector-Jacobian product of that one
-module: W is never assembled, and W^T c costs one forward and one backward over as many rows as there are covectors.
+module: W is not assembled (but by `matrix_of`), and W^T c costs one forward and one backward over as many rows as there
+are covectors.
 A module that is not affine in its input gives wrong numbers here; the sum check of every ledger shows it.
 """
 
@@ -77,6 +78,13 @@ def constant_of(module: nn.Module, width: int, like: Tensor) -> Float[Tensor, " 
         return bias.detach().to(like) if isinstance(bias, Tensor) else None
     with torch.no_grad(), hooks_paused():
         return module(torch.zeros(1, width, dtype=_input_dtype(module), device=like.device))[0].to(like)
+
+
+def matrix_of(module: nn.Module, outputs: int, width: int, like: Tensor) -> Float[Tensor, "out in"]:
+    """W itself, in the dtype and on the device of `like`; a module that is not plain is asked row by row."""
+    if is_plain(module):
+        return weight_of(module).to(like)
+    return pull_linear(module, torch.eye(outputs, dtype=like.dtype, device=like.device), width)
 
 
 def rows_of(module: nn.Module, index: Int[Tensor, " k"], width: int, outputs: int) -> Float[Tensor, "k in"]:

@@ -24,9 +24,17 @@ from whence.model.linear import accumulation_dtype
 class NormMap:
     """What a norm does to a vector once its scale is held."""
 
-    gain: Float[Tensor, " d_model"]
-    bias: Float[Tensor, " d_model"]
+    gain: Float[Tensor, "*head d_model"]  # norms of queries and keys may have one for each head
+    bias: Float[Tensor, "*head d_model"]
     centred: bool
+
+    def to(self, like: Tensor) -> "NormMap":
+        """The same map in the dtype and on the device of `like`."""
+        return NormMap(self.gain.to(like), self.bias.to(like), self.centred)
+
+    def without_gain(self) -> "NormMap":
+        """c(x) / sigma alone."""
+        return NormMap(torch.ones_like(self.gain), torch.zeros_like(self.bias), self.centred)
 
     def centre(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """c(x)."""

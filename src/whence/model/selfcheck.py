@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float64
 from torch import Tensor
 
 from whence.errors import UnsupportedModelError
@@ -138,18 +137,12 @@ def _stream_error(layout: Layout, trace: Trace, real: Tensor, bound: float) -> t
     places: list[tuple[float, str]] = []
     for layer in range(len(layout.blocks)):
         for write in trace.writes:
-            total = total if write.writer.layer != layer else total + _added(write).to(total.device)
+            total = total if write.writer.layer != layer else total + write.added(torch.float64).to(total.device)
         stream = trace.streams[layer].double().to(total.device)
         places.append((_relative(total - stream, stream, real), _path(layout, layer)))
     stream = trace.final.input.double().to(total.device)
     places.append((_relative(total - stream, stream, real), layout.architecture.final_norm))
     return next((place for place in places if not place[0] <= bound), max(places))
-
-
-def _added(write: Write) -> Float64[Tensor, "example asked d_model"]:
-    """What a write adds to the stream."""
-    added = (write.output if write.post_norm is None else write.post_norm.output).double() * write.writer.multiplier
-    return added if write.shared_gate is None else added * write.shared_gate.double()
 
 
 def _logit_error(layout: Layout, trace: Trace, real: Tensor) -> float:

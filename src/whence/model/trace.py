@@ -7,6 +7,7 @@ looked at, the same number for each example. recorder.py fills these in.
 
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -43,6 +44,11 @@ class Write:
     shared_gate: Float[Tensor, "example asked one"] | None = None
     attention: Attention | None = None  # pattern rows of the asked queries, values of every key
     sublayer: Around | None = None
+
+    def added(self, dtype: torch.dtype) -> Float[Tensor, "example asked d_model"]:
+        """What the write adds to the stream."""
+        added = (self.output if self.post_norm is None else self.post_norm.output).to(dtype) * self.writer.multiplier
+        return added if self.shared_gate is None else added * self.shared_gate.to(dtype)
 
 
 @dataclass(frozen=True)
