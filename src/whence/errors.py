@@ -3,7 +3,8 @@
 WhenceError
 ├── UnsupportedModelError   a model, or one part of it, that is not understood
 ├── LedgerError             parts that do not add up to the number they explain
-└── FileFormatError         a result or dictionary file that cannot be read
+├── FileFormatError         a result or dictionary file that cannot be read
+└── VerificationError       predictions that measurement does not bear out
 Mistakes in arguments are `ValueError` or `TypeError`; what a model cannot offer is `NotImplementedError`.
 """
 
@@ -22,3 +23,7 @@ class LedgerError(WhenceError):
 
 class FileFormatError(WhenceError):
     """A result or dictionary file that is damaged, of an unknown version, or of another kind."""
+
+
+class VerificationError(WhenceError):
+    """Predicted effects that differ from the measured ones by more than was asked for."""
