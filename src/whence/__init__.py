@@ -8,48 +8,81 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from whence import demo as demo
-    from whence.components.dictionaries import SAE, CrossLayerTranscoder, Transcoder
+    from whence.components.cross_layer import CrossLayerTranscoder
     from whence.components.loading import load_dictionary, save_dictionary
-    from whence.errors import FileFormatError, LedgerError, UnsupportedModelError, WhenceError
+    from whence.components.neurons import Neurons
+    from whence.components.sae import SAE
+    from whence.components.transcoder import Transcoder
+    from whence.errors import FileFormatError, LedgerError, UnsupportedModelError, VerificationError, WhenceError
+    from whence.interventions.generating import generate
+    from whence.interventions.kinds import Intervention, ablate, patch, set_value, steer
+    from whence.interventions.outcome import Outcome
+    from whence.interventions.running import intervene
+    from whence.interventions.session import Freeze
     from whence.methods.direct import direct_logit_attribution
     from whence.methods.direct import direct_logit_attribution as dla
+    from whence.methods.graph import attribution_graph, attribution_graphs
     from whence.methods.lens import LogitLens, logit_lens
+    from whence.methods.plan import GraphPlan, plan_graph
     from whence.model.model import Model
+    from whence.model.offload import offloaded
+    from whence.results.graph import Graph
     from whence.results.keys import Edge, LogitTarget, Node
     from whence.results.scores import Scores
     from whence.targets.attribution import AttributionTargets
     from whence.targets.concepts import concept_direction
     from whence.targets.custom import CustomTarget
     from whence.targets.specs import activation, kl_divergence, log_probability, logit_difference, metric, probability
+    from whence.verification.report import VerificationReport
+    from whence.verification.verify import verify
 
 _HOME = {
     "AttributionTargets": "targets.attribution",
-    "CrossLayerTranscoder": "components.dictionaries",
+    "CrossLayerTranscoder": "components.cross_layer",
     "CustomTarget": "targets.custom",
     "Edge": "results.keys",
     "FileFormatError": "errors",
+    "Freeze": "interventions.session",
+    "Graph": "results.graph",
+    "GraphPlan": "methods.plan",
+    "Intervention": "interventions.kinds",
     "LedgerError": "errors",
     "LogitLens": "methods.lens",
     "LogitTarget": "results.keys",
     "Model": "model.model",
+    "Neurons": "components.neurons",
     "Node": "results.keys",
-    "SAE": "components.dictionaries",
+    "Outcome": "interventions.outcome",
+    "SAE": "components.sae",
     "Scores": "results.scores",
-    "Transcoder": "components.dictionaries",
+    "Transcoder": "components.transcoder",
     "UnsupportedModelError": "errors",
+    "VerificationError": "errors",
+    "VerificationReport": "verification.report",
     "WhenceError": "errors",
+    "ablate": "interventions.kinds",
     "activation": "targets.specs",
+    "attribution_graph": "methods.graph",
+    "attribution_graphs": "methods.graph",
     "concept_direction": "targets.concepts",
     "direct_logit_attribution": "methods.direct",
     "dla": "methods.direct",
+    "generate": "interventions.generating",
+    "intervene": "interventions.running",
     "kl_divergence": "targets.specs",
     "load_dictionary": "components.loading",
     "log_probability": "targets.specs",
     "logit_difference": "targets.specs",
     "logit_lens": "methods.lens",
     "metric": "targets.specs",
+    "offloaded": "model.offload",
+    "patch": "interventions.kinds",
+    "plan_graph": "methods.plan",
     "probability": "targets.specs",
     "save_dictionary": "components.loading",
+    "set_value": "interventions.kinds",
+    "steer": "interventions.kinds",
+    "verify": "verification.verify",
 }
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the three lists in step
     "SAE",
@@ -58,27 +91,46 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "CustomTarget",
     "Edge",
     "FileFormatError",
+    "Freeze",
+    "Graph",
+    "GraphPlan",
+    "Intervention",
     "LedgerError",
     "LogitLens",
     "LogitTarget",
     "Model",
+    "Neurons",
     "Node",
+    "Outcome",
     "Scores",
     "Transcoder",
     "UnsupportedModelError",
+    "VerificationError",
+    "VerificationReport",
     "WhenceError",
+    "ablate",
     "activation",
+    "attribution_graph",
+    "attribution_graphs",
     "concept_direction",
     "direct_logit_attribution",
     "dla",
+    "generate",
+    "intervene",
     "kl_divergence",
     "load_dictionary",
     "log_probability",
     "logit_difference",
     "logit_lens",
     "metric",
+    "offloaded",
+    "patch",
+    "plan_graph",
     "probability",
     "save_dictionary",
+    "set_value",
+    "steer",
+    "verify",
 ]
 
 

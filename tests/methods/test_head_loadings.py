@@ -10,8 +10,8 @@ from torch import Tensor
 from families import GRAPH_FAMILIES, VOCAB, loaded, prompts
 from whence.components.loading import load_dictionary
 from whence.demo import PROMPT, dictionary_path, model_path
+from whence.engine import edge_loadings
 from whence.errors import LedgerError
-from whence.methods import head_loadings as method
 from whence.methods.graph import attribution_graph
 from whence.methods.head_loadings import head_loadings
 from whence.model.freeze import frozen
@@ -156,12 +156,12 @@ def test_no_edges_and_targets_without_rows_are_refused() -> None:
 
 
 def test_parts_that_miss_their_edge_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = method.split_by_source
+    whole = edge_loadings.split_by_source
 
     def broken(*given: Any) -> Any:
         return [(loadings, direct + 1) for loadings, direct in whole(*given)]
 
-    monkeypatch.setattr(method, "split_by_source", broken)
+    monkeypatch.setattr(edge_loadings, "split_by_source", broken)
     with pytest.raises(LedgerError, match="parts miss"):
         head_loadings(loaded("llama"), None, prompts(1, 4), [("0.mlp.neuron:5@1", "1.mlp.neuron:5@3")])
 

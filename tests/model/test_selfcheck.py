@@ -93,9 +93,9 @@ def test_attention_without_its_mask_puts_weight_on_the_future(monkeypatch: pytes
 def test_patterns_that_stay_live_are_not_affine(monkeypatch: pytest.MonkeyPatch) -> None:
     right = attention._through
 
-    def live(module: Any, value: Tensor, own: Any) -> tuple[Tensor, Tensor]:
+    def live(module: Any, query: Tensor, key: Tensor, value: Tensor, own: Any, *rest: Any) -> tuple[Tensor, Tensor]:
         tape = attention._tape.get()
-        return own() if tape is not None and tape.mode == "hold" else right(module, value, own)
+        return own() if tape is not None and tape.mode == "hold" else right(module, query, key, value, own, *rest)
 
     monkeypatch.setattr(attention, "_through", live)
     assert failures("llama") == {"affine"}

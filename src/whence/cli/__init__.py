@@ -11,14 +11,20 @@ from typing import Annotated
 
 import typer
 
-from whence.cli import check, demo, dla, models
+from whence.cli import check, demo, dictionary, dla, export, graph, intervene, models, show, verify
 from whence.cli.errors import Commands
 
 app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
 app.command("dla")(dla.dla)
+app.command("graph")(graph.graph)
+app.command("show")(show.show)
+app.command("verify")(verify.verify)
+app.command("export")(export.export)
+app.command("intervene")(intervene.intervene)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
 app.command("check")(check.check)
+app.add_typer(dictionary.app, name="dictionary")
 
 
 def _show_version(wanted: bool) -> bool:

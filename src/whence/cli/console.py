@@ -10,7 +10,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+    from whence.progress import Progress
 
 PIPE_WIDTH = 100
 
@@ -42,6 +46,33 @@ def say(message: str) -> None:
     from rich.text import Text
 
     stderr().print(Text(message, "dim"), soft_wrap=True)
+
+
+@contextmanager
+def progress_bar() -> "Generator[Progress]":
+    """What to tell of long work: one bar a stage, with the time left, on a terminal; nothing elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("[dim]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = stderr()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        stages: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages[stage] = bars.add_task(stage)
+            bars.update(stages[stage], completed=done, total=total)
+
+        yield report
+
+
+def print_table(table: "Table") -> None:
+    """A table whose heading and note may be wider than its columns."""
+    out = stdout()
+    heading, note, table.title, table.caption = table.title, table.caption, None, None
+    for text in (heading, table, note):
+        if text is not None:
+            out.print(text)
 
 
 def print_json(document: Any) -> None:
@@ -71,12 +102,12 @@ def one_of(*choices: str) -> Callable[[str | None], str | None]:
     return check
 
 
-def each_of(*choices: str) -> Callable[[str], str]:
+def each_of(*choices: str) -> Callable[[str | None], str | None]:
     """A check for an option that takes words joined by commas."""
     check = one_of(*choices)
 
-    def check_each(value: str) -> str:
-        for word in value.split(","):
+    def check_each(value: str | None) -> str | None:
+        for word in () if value is None else value.split(","):
             check(word)
         return value
 

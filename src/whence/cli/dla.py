@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from whence.cli.asking import TOKEN, token, warn_of_unknown_words
 from whence.cli.console import each_of, one_of, print_json, say, stdout
 from whence.cli.loading import DEMO, load
 from whence.cli.options import MODEL_HELP, Device, Dtype, Json, Revision
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 # Spelled out here because asking the library would load torch for `--help`; a test keeps them equal to it.
 BY = ("component", "layer", "head", "source_token", "neuron", "expert", "channel", "feature")
 BIAS = ("separate", "exclude")
-_ID = "id:"
-_TOKEN = f"exactly one token (mind the leading space: ' Austin') or {_ID}NUMBER; repeat it for several"
 
 
 def _position(text: str) -> str:
@@ -44,9 +43,9 @@ def dla(
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEMO,
     target: Annotated[
         list[str] | None,
-        typer.Option(metavar="TOKEN", help=f"What to explain: {_TOKEN}. The most likely token if not given."),
+        typer.Option(metavar="TOKEN", help=f"What to explain: {TOKEN}. The most likely token if not given."),
     ] = None,
-    foil: Annotated[list[str] | None, typer.Option(metavar="TOKEN", help=f"What to subtract: {_TOKEN}.")] = None,
+    foil: Annotated[list[str] | None, typer.Option(metavar="TOKEN", help=f"What to subtract: {TOKEN}.")] = None,
     by: Annotated[
         str,
         typer.Option(
@@ -111,25 +110,14 @@ def dla(
     found = load(model, revision, device, dtype)
     say(f"attributing {len(prompts)} prompt{'' if len(prompts) == 1 else 's'} in one forward pass")
     scores = direct_logit_attribution(found, prompts, **cast(Any, options))
-    _warn_of_unknown_words(scores, found.tokenizer)
+    warn_of_unknown_words([text for tokens in scores.tokens for text in tokens], found.tokenizer)
     _show(scores, json, plot, save, rows)
-
-
-def _warn_of_unknown_words(scores: "Scores", tokenizer: Any) -> None:
-    unknown = None if tokenizer is None else tokenizer.unk_token
-    if unknown is not None and any(unknown in tokens for tokens in scores.tokens):
-        say(f"warning: the prompt has words that this model does not know; it reads them as {unknown}")
 
 
 def _tokens(given: list[str] | None) -> Any:
     """Targets as the library takes them: nothing, one token, or a list of them."""
-    tokens = [_token(text) for text in given or ()]
+    tokens = [token(text) for text in given or ()]
     return None if not tokens else tokens[0] if len(tokens) == 1 else tokens
-
-
-def _token(text: str) -> str | int:
-    digits = text.removeprefix(_ID)
-    return int(digits) if digits != text and digits.isdecimal() else text
 
 
 def _dictionary(path: Path | None) -> Any:

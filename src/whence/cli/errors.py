@@ -59,7 +59,7 @@ def sentence_of(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
     if isinstance(error, WhenceError) or raised_on_purpose(error):
-        return str(error)
+        return str(error.args[0]) if isinstance(error, KeyError) else str(error)  # whose str is quoted
     return None
 
 

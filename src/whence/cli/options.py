@@ -1,9 +1,11 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
+from whence.cli.asking import NEURONS, TOKEN, check_output, check_shares
 from whence.cli.console import one_of
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -22,3 +24,44 @@ Dtype: TypeAlias = Annotated[
     ),
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+REFERENCE_HELP = "a folder, a file, or org/repo[/sub][@revision] on the Hub"
+Units: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REF",
+        help=f"Transcoders that stand for the MLPs: {REFERENCE_HELP}; or '{NEURONS}' for the model's own neurons. "
+        "The demo model has its own if not given.",
+    ),
+]
+Gate: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORD",
+        callback=one_of("frozen", "derivative"),
+        help=f"With --dictionary {NEURONS}: how gated neurons read, frozen (if not given) or derivative.",
+    ),
+]
+Targets: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TOKEN", help=f"What to explain: {TOKEN}. The most likely tokens if not given."),
+]
+MaxNodes: TypeAlias = Annotated[
+    int | None, typer.Option(min=0, help="Features with a row of their own, the others summed; all if not given.")
+]
+Memory: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="All that the job may allocate, such as 8GB; rows beyond go to disk.")
+]
+Prune: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NODES/EDGES",
+        callback=check_shares,
+        help="Keep only the nodes and edges with these shares of influence, such as 0.8/0.98.",
+    ),
+]
+Rows: TypeAlias = Annotated[int, typer.Option(min=1, help="Rows of the table.")]
+Run: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `whence graph -o` saved.")]
+Output: TypeAlias = Annotated[
+    Path | None, typer.Option("--output", "-o", callback=check_output, help="The folder to save the graph in.")
+]

@@ -68,7 +68,7 @@ def chunks(model: Linearized, nodes: Int[Tensor, " node"], chunk_bytes: int = CH
         nodes: sources by number, each of a group that reads.
         chunk_bytes: memory a sweep may take.
     """
-    stream, cell = model.stream, _cell(model)
+    stream, cell = model.stream, cell_bytes(model)
     for number in sorted(model.readers):
         group = stream.groups[number]
         mine = nodes[(nodes >= group.offset) & (nodes < group.offset + len(group))] - group.offset
@@ -83,10 +83,10 @@ def chunks(model: Linearized, nodes: Int[Tensor, " node"], chunk_bytes: int = CH
 
 def least_bytes(model: Linearized) -> int:
     """What a single row needs at most: its sweep and itself."""
-    return model.stream.length * _cell(model) + 8 * model.stream.nodes
+    return model.stream.length * cell_bytes(model) + 8 * model.stream.nodes
 
 
-def _cell(model: Linearized) -> int:
+def cell_bytes(model: Linearized) -> int:
     """Bytes of a sweep for one target at one position."""
     stream = model.stream
     widest = max([stream.width, *(s.attention.output.shape[1] for s in stream.stages if s.attention is not None)])

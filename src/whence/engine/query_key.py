@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from whence.engine.score_scaling import refusal, scaling_of
 from whence.engine.tolerance import tolerance_of
-from whence.errors import UnsupportedModelError
 from whence.model.attention import AttentionTape, Scored, tapped
 from whence.model.batch import Batch
 from whence.model.freeze import Hold, hold_norm
@@ -78,7 +78,7 @@ def query_key(layout: Layout, batch: Batch, writer: Writer, head: int, query: in
             "weight of 0); choose a key that it sees"
         )
     group = head // (scored.query.shape[1] // scored.key.shape[1])
-    scaling = _scaling(writer, scored)
+    scaling = scaling_of(writer, scored)
     with torch.enable_grad():
         pairs = [(scored.query[0, head, query], query), (scored.key[0, group, key], key)]
         rows = [probe.rows(value, position) for value, position in pairs]
@@ -141,7 +141,8 @@ class _Probe:
                     self.maps[module] = output.detach().requires_grad_()
                 return torch.zeros_like(output) if replaced else self.maps[module]
             if module not in self.holds:
-                self.holds[module] = hold_norm(module, self.hold) if _is_norm(module, read, output) else None
+                norm = len(args) + len(kwargs) == 1 and _is_norm(module, read, output)
+                self.holds[module] = hold_norm(module, self.hold) if norm else None
             hold = self.holds[module]
             return None if hold is None else hold(args, kwargs, output)
 
@@ -176,7 +177,7 @@ class _Probe:
             constant += 0.0 if bias is None else derivative @ bias
         gap = float((total @ read + constant - value).norm() / value.norm().clamp_min(1e-30))
         if not gap <= tolerance_of(self.layout.hf.dtype):
-            raise _refusal(self.writer, f"its queries or keys are off by {gap:.0e} from affine maps of what it reads")
+            raise refusal(self.writer, f"its queries or keys are off by {gap:.0e} from affine maps of what it reads")
         return Side(total, constant, value)
 
 
@@ -191,40 +192,3 @@ def _is_norm(module: nn.Module, x: Tensor, y: Tensor) -> bool:
     with torch.no_grad(), hooks_paused():
         doubled = module(2 * x)
     return bool((doubled - y).norm() < (doubled - 2 * y).norm()) and not torch.equal(x, y)
-
-
-def _scaling(writer: Writer, scored: Scored) -> float:
-    """What the model multiplies q . k with.
-
-    Raises:
-        UnsupportedModelError: what its softmax is given is no multiple of q . k, up to a constant over keys.
-    """
-    length = scored.key.shape[2]
-    query, key = scored.query[0].detach().double(), scored.key[0].detach().double()
-    products = query @ key.repeat_interleave(len(query) // len(key), 0).mT
-    given, seen = scored.score[0, :, :, :length].detach().double(), scored.pattern[0].detach() > 0
-    if length == 1:
-        raise ValueError("the prompt has one token, which attends to nothing else; give a longer one")
-    plain = given if scored.softcap is None else scored.softcap * (given / scored.softcap).clamp(-0.9, 0.9).atanh()
-    usable = seen if scored.softcap is None else seen & (given.abs() < 0.9 * scored.softcap)
-    centred = _centred(products, usable)
-    scaling = float((centred * _centred(plain, usable)).sum() / centred.square().sum())
-    again = scaling * products
-    again = again if scored.softcap is None else scored.softcap * (again / scored.softcap).tanh()
-    gap = float(_centred(again - given, seen).norm() / _centred(given, seen).norm().clamp_min(1e-30))
-    if not gap <= tolerance_of(scored.query.dtype):
-        raise _refusal(writer, f"its scores are off by {gap:.0e} from multiples of query . key (a position bias?)")
-    return scaling
-
-
-def _centred(x: Float[Tensor, "head query key"], seen: Bool[Tensor, "head query key"]) -> Tensor:
-    """Less each query's mean over the keys it sees; 0 elsewhere."""
-    inside = torch.where(seen, x, 0.0)
-    mean = inside.sum(-1, keepdim=True) / seen.sum(-1, keepdim=True).clamp_min(1)
-    return torch.where(seen, inside - mean, 0.0)
-
-
-def _refusal(writer: Writer, why: str) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        f"{writer.key} ({type(writer.module).__name__}): {why}; its scores cannot be attributed"
-    )

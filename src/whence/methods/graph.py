@@ -13,7 +13,7 @@ Cost: one forward pass and about 4 (p + 1) d_model^2 multiply-adds per row and a
 attention patterns as things to explain (`whence.qk_attribution` does), nor of SAEs, which do not stand for an MLP.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -21,15 +21,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from whence.components.neurons import Neurons
-from whence.components.sets import DictionarySet, as_dictionary_set
 from whence.engine.expansion_order import readable
 from whence.engine.graph_run import GraphRequest, GraphRun
 from whence.engine.linearize import Linearized, linearize
 from whence.engine.logit_rows import explained
 from whence.engine.memory import bytes_of
+from whence.engine.prompts import NEURONS, bos_positions, one_prompt, units_of
 from whence.engine.tolerance import tolerance_of
 from whence.methods.provenance import provenance
-from whence.model.batch import Batch
 from whence.model.model import Model
 from whence.model.offload import Offload, offloaded
 from whence.progress import Progress, silent
@@ -37,8 +36,6 @@ from whence.results.graph import Graph
 from whence.results.keys import Node
 
 Order = Literal["influence", "exact"]
-NEURONS = 2048  # rows in a graph of neurons, all of which are active, if nobody says how many
-GEMMA_CHAT = (2, 105, 2364, 107)  # circuit-tracer leaves out the four tokens that open a chat of this family
 
 
 def attribution_graph(
@@ -183,40 +180,6 @@ def attribution_graphs(
         raise first
 
 
-def one_prompt(model: Model, prompt: Any, position: int) -> tuple[Batch, int]:
-    """A batch of one prompt, and the absolute position asked for.
-
-    Raises:
-        ValueError: several prompts, or a position outside this one.
-    """
-    if not isinstance(model, Model):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not check types
-        raise TypeError(f"model is {type(model).__name__}; wrap it first: whence.Model(model, tokenizer)")
-    batch = model.batch(prompt)
-    if len(batch.ids) != 1:
-        raise ValueError(f"{len(batch.ids)} prompts were given; a graph is of one, and attribution_graphs takes many")
-    rows = batch.rows(position)
-    if rows.shape[1] != 1:
-        raise ValueError(f"position={position!r}; a graph explains one position")
-    return batch, int(rows[0, 0])
-
-
-def units_of(dictionary: Any) -> DictionarySet | Neurons:
-    """What stands for the MLPs.
-
-    Raises:
-        TypeError: no dictionary, or one whose features do not read the stream linearly.
-    """
-    if dictionary is None or isinstance(dictionary, Neurons):
-        return dictionary or Neurons()
-    found = as_dictionary_set(dictionary)
-    if found.kind == "sae":
-        raise TypeError(
-            f"dictionary= holds SAEs of {found.writes}; an attribution graph needs features that stand for an MLP: "
-            "transcoders, a cross-layer transcoder, or None for neurons"
-        )
-    return found
-
-
 def _check(order: str, parity: str | None, nodes: Any, shard: Any, max_nodes: Any) -> None:
     if order not in ("influence", "exact"):
         raise ValueError(f"order={order!r}; it is 'influence' or 'exact'")
@@ -238,16 +201,6 @@ def _check(order: str, parity: str | None, nodes: Any, shard: Any, max_nodes: An
         raise ValueError(f"shard={shard!r}; it is (i, n) with 0 <= i < n")
     if order == "influence" and max_nodes is not None:
         raise ValueError("shard= splits a fixed list of nodes; choose them with order='exact' or nodes=")
-
-
-def bos_positions(model: Model, batch: Batch, parity: str | None) -> tuple[int, ...]:
-    """Positions where no dictionary is trusted: a special first token; for circuit-tracer, always the first."""
-    first = batch.ids[0, : len(GEMMA_CHAT)].tolist()
-    if parity is not None:
-        return (0, 1, 2, 3) if tuple(first) == GEMMA_CHAT else (0,)
-    special: Sequence[int] = getattr(model.tokenizer, "all_special_ids", None) or ()
-    bos = getattr(model.hf.config.get_text_config(), "bos_token_id", None)
-    return (0,) if first[0] in (*special, bos) else ()
 
 
 def _numbers(linear: Linearized, nodes: Iterable[Node | str]) -> Int[Tensor, " node"]:

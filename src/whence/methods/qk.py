@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from whence.engine.linearize import linearize
+from whence.engine.prompts import bos_positions, one_prompt, units_of
 from whence.engine.qk import score_parts
 from whence.engine.source_nodes import source_table
 from whence.engine.tolerance import refuse_gap, tolerance_of
-from whence.methods.graph import bos_positions, one_prompt, units_of
 from whence.methods.provenance import provenance
 from whence.model.layout import Writer
 from whence.model.model import Model

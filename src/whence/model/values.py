@@ -96,7 +96,7 @@ def _inside(writer: Writer) -> list[nn.Module]:
 def _keeper(module: nn.Module, seen: dict[nn.Module, tuple[Tensor, Tensor]]) -> After:
     def keep(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if isinstance(output, Tensor):
-            seen[module] = (first_tensor(args, kwargs), output)
+            seen[module] = (first_tensor(args, kwargs), output.clone())  # a family may clip it in place
 
     return keep
 

@@ -301,6 +301,23 @@ class Graph:
 
         return mean(graphs)
 
+    @staticmethod
+    def merge(parts: "Sequence[Graph]") -> "Graph":
+        """The graph whose rows were solved in parts, in whatever order they come.
+
+        Args:
+            parts: All shards of one run, each with its own rows.
+
+        Raises:
+            ValueError: Parts of different graphs, a row in two of them, or one missing.
+
+        Example:
+            >>> whence.Graph.merge([first, second]).save("runs/austin")  # doctest: +SKIP
+        """
+        from whence.results.graph_merge import merge
+
+        return merge(parts)
+
     def table(self, k: int = 15) -> "rich.table.Table":
         """A table for the terminal: the edges through which most influence flows, and the scores.
 

@@ -6,9 +6,8 @@ many of each. Cost of opening: the nodes; the weights are read when they are fir
 
 import csv
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,7 +99,7 @@ def _graph(meta: dict[str, Any], tensors: dict[str, Tensor], large: store.Large)
     shape = (len(nodes), len(nodes))
     return Graph(
         nodes=nodes,
-        weights=Weights(shape, StoredBlocks(large, "weights")),
+        weights=Weights(shape, lambda: _stored(large, "weights")),
         logit_targets=tuple(LogitTarget(text, index) for text, index in meta["targets"]),
         vocab_size=meta["vocab_size"],
         prompt=meta["prompt"],
@@ -108,7 +107,7 @@ def _graph(meta: dict[str, Any], tensors: dict[str, Tensor], large: store.Large)
         certificate=Certificate(*(tensors[f"certificate.{name}"] for name in _SUMS), bound=meta["bound"]),
         provenance=meta["provenance"],
         shares=tensors.get("shares"),
-        counts=Weights(shape, StoredBlocks(large, "counts")) if meta["counts"] else None,
+        counts=Weights(shape, lambda: _stored(large, "counts")) if meta["counts"] else None,
         **{name: tensors[name] for name in _TENSORS},
     )
 
@@ -127,37 +126,13 @@ def _packed(name: str, weights: Weights) -> dict[str, Tensor]:
     return {f"{name}.{part}": packed[part] for part in _PARTS}
 
 
-class StoredBlocks(Sequence[Block]):
-    """Blocks of weights in a file, read when the first of them is asked for.
-
-    Args:
-        large: The large tensors of a result.
-        name: Which weights.
-
-    Raises:
-        FileFormatError: At the first look: the file is missing or damaged.
-    """
-
-    def __init__(self, large: store.Large, name: str) -> None:
-        self._large, self._name = large, name
-
-    @cached_property
-    def _blocks(self) -> tuple[Block, ...]:
-        rows, columns, values, sizes = (self._large[f"{self._name}.{part}"] for part in _PARTS)
-        heights, widths = sizes.T.tolist()
-        parts = (
-            rows.long().split(heights),
-            columns.long().split(widths),
-            values.split([height * width for height, width in sizes.tolist()]),
-        )
-        return tuple(Block(row, column, value.reshape(len(row), -1)) for row, column, value in zip(*parts, strict=True))
-
-    def __len__(self) -> int:
-        return len(self._blocks)
-
-    @overload
-    def __getitem__(self, index: int) -> Block: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Block, ...]: ...
-    def __getitem__(self, index: int | slice) -> Block | tuple[Block, ...]:
-        return self._blocks[index]
+def _stored(large: store.Large, name: str) -> Sequence[Block]:
+    """The blocks of one of the weights in the file, read now."""
+    rows, columns, values, sizes = (large.tensors[f"{name}.{part}"] for part in _PARTS)
+    heights, widths = sizes.T.tolist()
+    parts = (
+        rows.long().split(heights),
+        columns.long().split(widths),
+        values.split([height * width for height, width in sizes.tolist()]),
+    )
+    return [Block(row, column, value.reshape(len(row), -1)) for row, column, value in zip(*parts, strict=True)]

@@ -20,7 +20,8 @@ from whence.results.sheet import NEGATIVE, POSITIVE
 if TYPE_CHECKING:
     import matplotlib.figure
 
-_EDGES = 300  # more than these are one grey haze
+_EDGES = 150  # more than these are one grey haze
+_STACKED = 0.32  # of a row: outputs stand above one another, each beside its word
 _MARKS: dict[Kind, str] = {
     "feature": "o",
     "error": "s",
@@ -75,11 +76,12 @@ def _places(graph: Graph) -> dict[Node, tuple[float, float]]:
     for node in graph.nodes:
         row = outputs if node.name == "output" else 0 if node.layer is None else node.layer + 1
         cells.setdefault((-1 if node.position is None else node.position, row), []).append(node)
-    return {
-        node: (column + (place + 1) / (len(members) + 1) - 0.5, float(row))
-        for (column, row), members in cells.items()
-        for place, node in enumerate(members)
-    }
+    places: dict[Node, tuple[float, float]] = {}
+    for (column, row), members in cells.items():
+        for place, node in enumerate(members):
+            beside, above = (place + 1) / (len(members) + 1) - 0.5, _STACKED * (len(members) - 1 - place)
+            places[node] = (column, row + above) if row == outputs else (column + beside, row)
+    return places
 
 
 def _draw_edges(axes: Any, edges: tuple[WeightedEdge, ...], places: dict[Node, tuple[float, float]]) -> None:
@@ -97,8 +99,8 @@ def _draw_nodes(axes: Any, graph: Graph, places: dict[Node, tuple[float, float]]
         face = "white" if kind in ("error", "rest") else "#4a5460"
         axes.scatter([x], [y], s=26, marker=_MARKS[kind], facecolor=face, edgecolor="#4a5460", linewidth=1, zorder=2)
         if kind == "output":
-            style = {"textcoords": "offset points", "ha": "center", "size": 8, "parse_math": False}
-            axes.annotate(label(graph, node), (x, y), (0, 7), **style)
+            style = {"textcoords": "offset points", "ha": "right", "va": "center", "size": 8, "parse_math": False}
+            axes.annotate(label(graph, node), (x, y), (-7, 0), **style)
 
 
 def _frame(axes: Any, graph: Graph, layers: int) -> None:
@@ -108,6 +110,6 @@ def _frame(axes: Any, graph: Graph, layers: int) -> None:
     first = -1 if anywhere else 0
     axes.set_xticks(range(first, len(tokens)), names, parse_math=False)
     axes.set_yticks(range(layers + 2), ["tokens", *(f"layer {layer}" for layer in range(layers)), "outputs"])
-    axes.set(xlim=(first - 0.6, len(tokens) - 0.4), ylim=(-0.6, layers + 1.7))
+    axes.set(xlim=(first - 0.6, len(tokens) - 0.4), ylim=(-0.6, layers + 1.4 + _STACKED * len(graph.logit_targets)))
     axes.tick_params(length=0, labelsize=8)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)

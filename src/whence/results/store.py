@@ -13,7 +13,6 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,7 @@ from whence.errors import FileFormatError
 from whence.results import manifest
 
 
-class Large(Mapping[str, Tensor]):
+class Large:
     """The large tensors of a result by name; their file is opened, and its checksum taken, at the first look.
 
     Args:
@@ -42,20 +41,12 @@ class Large(Mapping[str, Tensor]):
         self._file, self._digest = file, digest
 
     @cached_property
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors, read now if they were not before."""
         if self._file is None:
             return {}
         _check(self._file, self._digest)
         return _load(self._file)
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ class Weights:
 
     Args:
         shape: Number of targets and of sources.
-        blocks: Each row in at most one of them; a row in none is empty. Not looked at until used, so that
-            they may be read late.
+        blocks: Each row in at most one of them; a row in none is empty. Or a function that gives them,
+            called when they are first used.
 
     Example:
         >>> weights = Weights.from_dense(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
@@ -59,9 +59,9 @@ class Weights:
         (1, [2.0])
     """
 
-    def __init__(self, shape: tuple[int, int], blocks: Sequence[Block]) -> None:
+    def __init__(self, shape: tuple[int, int], blocks: Sequence[Block] | Callable[[], Sequence[Block]]) -> None:
         self.shape = shape
-        self._blocks = blocks
+        self._given = blocks
 
     @staticmethod
     def from_dense(matrix: Float[Tensor, "target source"]) -> "Weights":
@@ -113,6 +113,10 @@ class Weights:
 
     def __repr__(self) -> str:
         return f"Weights({self.shape[0]} × {self.shape[1]}, {self.nnz} edges in {len(self._blocks)} blocks)"
+
+    @cached_property
+    def _blocks(self) -> Sequence[Block]:
+        return self._given() if callable(self._given) else self._given
 
     @cached_property
     def nnz(self) -> int:

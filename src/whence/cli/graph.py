@@ -1,0 +1,110 @@
+"""`whence graph`: the attribution graph of a prompt. The options are the library's own arguments."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from whence.cli.asking import check_part, part, shares, token_ids, units, warn_of_unknown_words
+from whence.cli.console import command_line, one_of, progress_bar, say, stdout
+from whence.cli.loading import DEMO, load
+from whence.cli.options import (
+    MODEL_HELP,
+    Device,
+    Dtype,
+    Gate,
+    Json,
+    MaxNodes,
+    Memory,
+    Output,
+    Prune,
+    Revision,
+    Rows,
+    Targets,
+    Units,
+)
+from whence.cli.show import ROWS, show_graph
+
+if TYPE_CHECKING:
+    from whence.results.graph import Graph
+
+# Spelled out here because asking the library would load torch for `--help`; a test keeps them equal to it.
+ORDERS, PLACES, CONVENTIONS = ("influence", "exact"), ("cpu", "disk"), ("circuit-tracer",)
+
+
+def graph(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text.")],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEMO,
+    dictionary: Units = None,
+    gate: Gate = None,
+    targets: Targets = None,
+    position: Annotated[int, typer.Option(help="Where to explain the next token; -1 is the last.")] = -1,
+    max_nodes: MaxNodes = None,
+    order: Annotated[
+        str,
+        typer.Option(
+            metavar="WORD",
+            callback=one_of(*ORDERS),
+            help="Which features get rows: the most influential as they are found (influence), or those with the "
+            "largest total effect on the targets (exact).",
+        ),
+    ] = "influence",
+    nodes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="A feature to give a row to, such as 2.mlp.feature:17@5; repeat it for more."),
+    ] = None,
+    parity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD", callback=one_of(*CONVENTIONS), help="Reproduce the conventions of circuit-tracer."
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", callback=check_part, help="Solve one part of the rows, the first of four being 0/4."
+        ),
+    ] = None,
+    memory: Memory = None,
+    offload: Annotated[
+        str | None,
+        typer.Option(metavar="WORD", callback=one_of(*PLACES), help="Where the model waits meanwhile: cpu or disk."),
+    ] = None,
+    prune: Prune = None,
+    output: Output = None,
+    rows: Rows = ROWS,
+    revision: Revision = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Show through which features a prompt led to its next token. Every row sums to the model's own number."""
+    from whence.engine.memory import bytes_of
+    from whence.methods.graph import attribution_graph
+
+    bytes_of(memory)  # what cannot be meant is said before a large model is loaded
+    stand_in = units(dictionary, model, gate)
+    found = load(model, revision, device, dtype)
+    options: dict[str, Any] = {
+        "position": position, "max_nodes": max_nodes, "order": order, "nodes": nodes or None, "parity": parity,
+        "shard": None if shard is None else part(shard), "memory": memory, "offload": offload,
+    }  # fmt: skip
+    say("solving the graph's rows")
+    with progress_bar() as progress:
+        made = attribution_graph(found, stand_in, prompt, token_ids(found, targets), **options, progress=progress)
+    warn_of_unknown_words(made.token_texts, found.tokenizer)
+    _finish(made if prune is None else made.prune(*shares(prune)), output, rows, json)
+
+
+def _finish(made: "Graph", output: Path | None, rows: int, json: bool) -> None:
+    """Save, show, and say what to do next."""
+    saved = None if output is None else str(made.save(output))
+    show_graph(made, rows, json, saved=saved)
+    if json:
+        return
+    out = stdout()
+    if saved is None:
+        out.print("Saved    nowhere; add -o FOLDER to look further, verify and export", soft_wrap=True, markup=False)
+        return
+    out.print(f"Saved    {saved}", soft_wrap=True, markup=False)
+    out.print(f"Next     {command_line('verify', saved)}", soft_wrap=True, markup=False)

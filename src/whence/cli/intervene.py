@@ -1,0 +1,171 @@
+"""`whence intervene`: change nodes of a model as it runs, and see what it says then."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from whence.cli.asking import dictionaries, token_ids
+from whence.cli.console import each_of, print_json, say, stdout
+from whence.cli.loading import DEMO, load
+from whence.cli.options import MODEL_HELP, Device, Dtype, Json, Revision, Units
+
+if TYPE_CHECKING:
+    from whence.interventions.kinds import Intervention
+    from whence.interventions.session import Freeze
+    from whence.model.model import Model
+
+FROZEN = ("attention", "norms", "layers")
+SHOWN = 5
+_KEY = "a key such as 2.attn.head:3@5, 2.mlp or 3.mlp.feature:17@8; repeat it for several"
+
+
+def intervene(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text.")],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEMO,
+    ablate: Annotated[list[str] | None, typer.Option(metavar="KEY", help=f"Set a node to zero: {_KEY}.")] = None,
+    set_to: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a node to a value.")
+    ] = None,
+    steer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=+X|*X", help="Add to a node's value (+0.5, -2), or multiply it (*3)."),
+    ] = None,
+    patch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=PROMPT", help="Give a node the value it has at the same position of another prompt."),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD",
+            callback=each_of(*FROZEN),
+            help=f"What stays as it is without the change: {', '.join(FROZEN)} (what MLPs write); several by commas.",
+        ),
+    ] = None,
+    dictionary: Units = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOKEN", help="The tokens to show; repeat it for several. The most likely if not given."),
+    ] = None,
+    position: Annotated[int, typer.Option(help="Where to look at the next token; -1 is the last.")] = -1,
+    generate: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Write N tokens as well, with and without.")
+    ] = None,
+    revision: Revision = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Change nodes of the model as it runs, and print logits and probabilities before and after."""
+    from whence.interventions.running import intervene as run
+
+    changes = _changes(ablate, set_to, steer, patch)
+    found_in = dictionaries(dictionary, model)
+    found = load(model, revision, device, dtype)
+    held = _freeze(freeze, found)
+    say("running the model with and without the change")
+    outcome = run(found, prompt, changes, position=position, dictionary=found_in, freeze=held)
+    logits = (outcome.clean_logits[0, 0].float(), outcome.logits[0, 0].float())
+    texts: dict[str, str] = {}
+    if generate is not None:
+        texts = _written(found, prompt, changes, generate, dictionary=found_in, freeze=held)
+    rows = _rows(found, logits, token_ids(found, targets))
+    if json:
+        print_json({"prompt": prompt, "interventions": list(map(repr, changes)), "tokens": rows, "generated": texts})
+        return
+    stdout().print(_table(rows))
+    for name, text in texts.items():
+        stdout().print(f"{name:<8} {text}", soft_wrap=True, markup=False)
+
+
+def _changes(
+    ablated: list[str] | None, values: list[str] | None, steered: list[str] | None, patched: list[str] | None
+) -> "list[Intervention]":
+    from whence.interventions import kinds
+
+    pairs = [_pair(text, "--set", "KEY=VALUE") for text in values or ()]
+    made = [kinds.ablate(key) for key in ablated or ()]
+    made += [kinds.set_value(key, _number(value, "--set")) for key, value in pairs]
+    made += [_steered(*_pair(text, "--steer", "KEY=+X or KEY=*X")) for text in steered or ()]
+    made += [kinds.patch(*_pair(text, "--patch", "KEY=PROMPT")) for text in patched or ()]
+    if not made:
+        raise typer.BadParameter("there is nothing to change; give --ablate, --set, --steer or --patch")
+    return made
+
+
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not value:
+        raise typer.BadParameter(f"'{text}' is no {form}", param_hint=option)
+    return key, value
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is no number", param_hint=option) from None
+
+
+def _steered(key: str, value: str) -> "Intervention":
+    from whence.interventions.kinds import steer
+
+    if value[0] not in "+-*":
+        raise typer.BadParameter(f"'{value}' is neither +X (add) nor *X (multiply)", param_hint="--steer")
+    number = _number(value.removeprefix("*"), "--steer")
+    return steer(key, scale=number) if value[0] == "*" else steer(key, add=number)
+
+
+def _freeze(words: str | None, model: "Model") -> "Freeze":
+    from whence.interventions.session import Freeze
+
+    chosen = () if words is None else words.split(",")
+    layers = range(model.n_layers) if "layers" in chosen else None
+    return Freeze(attention="attention" in chosen, norms="norms" in chosen, layers=layers)
+
+
+def _written(model: "Model", prompt: str, changes: "list[Intervention]", count: int, **options: Any) -> dict[str, str]:
+    """What the model goes on to write, with and without."""
+    from whence.interventions.generating import generate
+
+    found = {
+        name: generate(model, prompt, lines, max_new_tokens=count, **options)
+        for name, lines in (("before", []), ("after", changes))
+    }
+    return {name: one.text[0] if one.text else " ".join(map(str, one.ids[0].tolist())) for name, one in found.items()}
+
+
+def _rows(model: "Model", logits: tuple[Any, Any], asked: Any) -> list[dict[str, Any]]:
+    """The tokens asked for, or the most likely ones of both runs: with their logits and probabilities."""
+    ids: list[int] = (
+        [i for side in logits for i in side.topk(SHOWN).indices.tolist()] if asked is None else asked.tolist()
+    )
+    (before, after), (p, q) = logits, (side.softmax(-1) for side in logits)
+    return [
+        {
+            "token": model.token_text(i),
+            "id": i,
+            "logit_before": float(before[i]),
+            "logit_after": float(after[i]),
+            "probability_before": float(p[i]),
+            "probability_after": float(q[i]),
+        }
+        for i in dict.fromkeys(ids)
+    ]
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    from whence.results.sheet import quoted
+
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    out.add_column("token", no_wrap=True)
+    for name in ("logit before", "after", "change", "probability before", "after"):
+        out.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        before, after = row["logit_before"], row["logit_after"]
+        chances = (f"{row[name]:.4f}" for name in ("probability_before", "probability_after"))
+        out.add_row(quoted(row["token"]), f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}", *chances)
+    return out

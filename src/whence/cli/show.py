@@ -1,0 +1,115 @@
+"""`whence show`: what is in a saved graph; or the edges into and out of one of its nodes. Loads no model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from whence.cli.asking import shares
+from whence.cli.console import print_json, print_table, stdout
+from whence.cli.options import Json, Prune, Rows, Run
+
+if TYPE_CHECKING:
+    from whence.results.edges import WeightedEdge
+    from whence.results.graph import Graph
+
+ROWS = 15
+
+
+def show(
+    run: Run,
+    node: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Show the edges into and out of this node, such as 2.mlp.feature:17@5."),
+    ] = None,
+    prune: Prune = None,
+    rows: Rows = ROWS,
+    json: Json = False,
+) -> None:
+    """Show a saved graph: the edges through which most influence flows, its scores and its certificate."""
+    found = opened(run, prune)
+    if node is None:
+        show_graph(found, rows, json)
+    else:
+        _show_node(found, node, rows, json)
+
+
+def opened(run: Path, prune: str | None) -> "Graph":
+    """The graph that was saved there, or the part of it that is asked for.
+
+    Raises:
+        FileFormatError: no graph.
+    """
+    from whence.results.graph import Graph
+
+    found = Graph.load(run)
+    return found if prune is None else found.prune(*shares(prune))
+
+
+def show_graph(graph: "Graph", rows: int, json: bool, **more: Any) -> None:
+    """The table, or one document with more in it."""
+    if json:
+        print_json(_summary(graph, rows) | more)
+    else:
+        print_table(graph.table(rows))
+
+
+def _summary(graph: "Graph", rows: int) -> dict[str, Any]:
+    certificate = graph.certificate
+    targets = zip(graph.logit_targets, graph.logit_probabilities.tolist(), strict=True)
+    return {
+        "prompt": graph.prompt,
+        "targets": [{"token": t.token_str, "index": t.vocab_idx, "weight": weight} for t, weight in targets],
+        "nodes": len(graph.nodes),
+        "edges": graph.weights.nnz,
+        "replacement": graph.replacement_score(),
+        "completeness": graph.completeness_score(),
+        "certificate": {
+            "rows": len(certificate.rows),
+            "worst": certificate.worst,
+            "median": certificate.median,
+            "bound": certificate.bound,
+        },
+        "strongest": _lines(graph.edges(rows)),
+        "provenance": graph.provenance,
+    }
+
+
+def _lines(edges: "tuple[WeightedEdge, ...]") -> list[dict[str, Any]]:
+    return [{"source": str(e.source), "target": str(e.target), "weight": e.weight} for e in edges]
+
+
+def _show_node(graph: "Graph", key: str, rows: int, json: bool) -> None:
+    from whence.results.graph_sheet import label
+
+    place = graph.nodes.find(key)
+    node, influence = graph.nodes[place], float(graph.influence()[place])
+    into, out_of = graph.into(node), graph.out_of(node)
+    if json:
+        print_json({"node": key, "influence": influence, "into": _lines(into), "out_of": _lines(out_of)})
+        return
+    out = stdout()
+    out.print(f"{key}  {label(graph, node)}, by way of which {influence:.1%} of all influence flows", markup=False)
+    _print_edges("into it, from", into, [edge.source for edge in into], graph, rows)
+    _print_edges("out of it, to", out_of, [edge.target for edge in out_of], graph, rows)
+
+
+def _print_edges(heading: str, edges: "tuple[WeightedEdge, ...]", ends: list[Any], graph: "Graph", rows: int) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from whence.results.graph_sheet import label
+    from whence.results.sheet import number_format
+
+    number = number_format(max((abs(edge.weight) for edge in edges), default=0.0))
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    out.add_column(heading, no_wrap=True)
+    out.add_column("", no_wrap=True)
+    out.add_column("weight", justify="right", no_wrap=True)
+    for edge, end in list(zip(edges, ends, strict=True))[:rows]:
+        out.add_row(str(end), Text(label(graph, end), "dim"), number(edge.weight))
+    more = len(edges) - rows
+    out.caption = f"and {more:,} more" if more > 0 else None
+    out.caption_justify = "left"
+    stdout().print(out)
