@@ -7,6 +7,7 @@ import torch
 
 from families import loaded, prompts
 from graphs import by_autograd, by_engine, cross_layer, furthest, linearized, together, transcoders
+from whence.engine.linearize import linearize
 from whence.errors import UnsupportedModelError
 from whence.model.model import Model
 
@@ -54,17 +55,14 @@ def test_a_dictionary_stands_for_a_whole_mixture_and_experts_are_sources_without
     assert furthest(by_autograd(model, IDS, units, bos=(0,)), found) < 1e-6
 
 
-@pytest.mark.parametrize("name", ["jamba", "falcon_h1"])
-def test_what_a_recurrence_writes_is_a_constant_source(name: str) -> None:
-    """No listed family with recurrences claims graphs, so the claim is made here."""
-    known = loaded(name, torch.float64)
+def test_what_a_recurrence_writes_is_a_constant_source() -> None:
+    known = loaded("jamba", torch.float64)  # claims no graphs, as no listed family with recurrences does
     model = Model.__new__(Model)
     architecture = replace(known.layout.architecture, frozen=True)
     vars(model).update({**vars(known), "layout": replace(known.layout, architecture=architecture)})
-    units = transcoders(model, layers=(0,) if name == "jamba" else None)
+    units = transcoders(model, layers=(0,))
     found = together(by_engine(model, IDS, units), "moe.expert", "moe")
-    recurrent = [w.layer for w in model.layout.writers if w.name == "ssm"]
-    assert [key for key in found.sources if "ssm" in key] == [f"{at}.ssm@{p}" for at in recurrent for p in range(6)]
+    assert [key for key in found.sources if "ssm" in key] == [f"{at}.ssm@{p}" for at in (0, 2) for p in range(6)]
     assert furthest(by_autograd(model, IDS, units), found) < 1e-6
 
 
@@ -77,12 +75,18 @@ def test_nothing_after_the_position_is_kept() -> None:
     assert torch.allclose(cut.features()[1], short.features()[1])
 
 
-def test_constant_sources_at_trusted_positions_can_be_turned_into_bias() -> None:
+@pytest.mark.parametrize("is_constant", [False, True])
+def test_at_a_bos_position_no_feature_reads_and_the_whole_write_is_a_source_or_bias(is_constant: bool) -> None:
     model = loaded("llama", torch.float64)
-    linear = linearized(model, IDS, transcoders(model), (0,))
-    names = {group.name for group in linear.stream.groups}
-    assert names == {"mlp.feature", "mlp.error", "embed"}
+    linear = linearize(model, model.batch(IDS), transcoders(model), position=5, bos=(0,), bos_is_constant=is_constant)
     assert all(0 not in linear.stream.groups[number].position() for number in linear.readers)
+    for write in (write for write in linear.run.writes if write.writer.name == "mlp"):
+        stage = linear.stream.stages[2 * write.writer.layer + 1]
+        last = stage.sources[-1]
+        assert linear.stream.groups[last.group].whole_at == (() if is_constant else (0,))
+        source, constant = last.at(0, 1)[0], stage.constant[0]
+        assert torch.equal(constant if is_constant else source, write.output[0, 0])
+        assert not (source if is_constant else constant).any()
 
 
 def test_the_memory_of_the_linear_model_is_counted_once_and_the_run_is_forgotten() -> None:

@@ -20,7 +20,9 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def attention() -> AttentionMap:
     causal = torch.ones(POS, POS, dtype=torch.float64).tril()  # query, key
     pattern = random(GROUPS, POS, SHARE, POS).abs() * causal.T[:, None]
-    return AttentionMap(random(WIDTH, GROUPS * SHARE * D_HEAD), random(GROUPS, D_HEAD, WIDTH), pattern, random(POS, WIDTH))
+    return AttentionMap(
+        random(WIDTH, GROUPS * SHARE * D_HEAD), random(GROUPS, D_HEAD, WIDTH), pattern, random(POS, WIDTH)
+    )
 
 
 def by_heads(one: AttentionMap, x: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layered_graphs import VOCABULARY, layered
 
+from layered_graphs import VOCABULARY, layered
 from whence.results.graph import Graph
 from whence.results.keys import LogitTarget
 

@@ -7,7 +7,17 @@ from whence.results.nodes import NodeTable
 
 KEYS = (
     *("0.mlp.feature:0@1", "2.mlp.feature:17@5", "3.mlp.neuron:4@2", "3.moe.neuron:3/17@5", "2.mlp.error@0"),
-    *("2.mlp.error@5", "2.mlp@0", "3.ssm@3", "3.attn@0", "2.moe.expert:3@5", "embed:0@0", "pos_embed@4", "rest", "bias"),
+    *(
+        "2.mlp.error@5",
+        "2.mlp@0",
+        "3.ssm@3",
+        "3.attn@0",
+        "2.moe.expert:3@5",
+        "embed:0@0",
+        "pos_embed@4",
+        "rest",
+        "bias",
+    ),
     *("2.mlp.bias@3", "output:262@9"),
 )
 TABLE = NodeTable.from_nodes(map(Node.parse, KEYS))
@@ -24,7 +34,9 @@ def test_a_node_is_found_by_itself_and_by_its_key(row: int) -> None:
 
 
 def test_a_node_that_is_not_there_is_told_what_is_near() -> None:
-    with pytest.raises(KeyError, match=r"2\.mlp\.feature:17@6 is not among these 16 nodes\. Near it are 2\.mlp\.feature"):
+    with pytest.raises(
+        KeyError, match=r"feature:17@6 is not among these 16 nodes\. Near it are 2\.mlp\.feature"
+    ):
         TABLE.find("2.mlp.feature:17@6")
     with pytest.raises(KeyError, match="not among these 0 nodes"):
         NodeTable.from_nodes([]).find("bias")

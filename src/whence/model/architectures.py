@@ -164,7 +164,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gemma3_text": GEMMA2,
     # Checkpoints that also see images; what is attributed is the text they write.
     "gemma3": replace(GEMMA2, blocks="model.language_model.layers", final_norm="model.language_model.norm"),
-    "olmo": replace(LLAMA, frozen=False),
+    "olmo": LLAMA,
     "olmo2": replace(LLAMA, sublayers=(replace(POST_NORMED[0], norm=None), replace(POST_NORMED[1], norm=None))),
     "granite": replace(
         LLAMA, sublayers=(_granite(ATTN), _granite(MLP)), logit_scale=lambda config: 1 / config.logits_scaling
@@ -175,9 +175,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         logit_scale=lambda config: config.logit_scale,
     ),
     "mixtral": LLAMA_MOE,
-    "qwen2_moe": replace(LLAMA_MOE, frozen=False),
+    "qwen2_moe": LLAMA_MOE,
     "qwen3_moe": LLAMA_MOE,
-    "olmoe": replace(LLAMA_MOE, frozen=False),
+    "olmoe": LLAMA_MOE,
     "gpt_oss": LLAMA_MOE,
     "mamba": MAMBA,
     "mamba2": replace(MAMBA, sublayers=(replace(MAMBA.sublayers[0], heads="num_heads"),)),
@@ -190,6 +190,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
         final_norm="model.final_layernorm",
         patterns="registry",
+        frozen=True,
     ),
     "falcon_h1": Architecture(
         (
@@ -207,6 +208,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         final_norm="model.final_layernorm",
         logit_scale=lambda config: config.lm_head_multiplier,
         patterns="registry",
+        frozen=True,
     ),
     "qwen3_next": Architecture(
         (

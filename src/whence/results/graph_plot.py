@@ -80,7 +80,7 @@ def _places(graph: Graph) -> dict[Node, tuple[float, float]]:
     for (column, row), members in cells.items():
         for place, node in enumerate(members):
             beside, above = (place + 1) / (len(members) + 1) - 0.5, _STACKED * (len(members) - 1 - place)
-            places[node] = (column, row + above) if row == outputs else (column + beside, row)
+            places[node] = (float(column), row + above) if row == outputs else (column + beside, float(row))
     return places
 
 
