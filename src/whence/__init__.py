@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from whence.methods.direct import direct_logit_attribution
     from whence.methods.direct import direct_logit_attribution as dla
     from whence.methods.graph import attribution_graph, attribution_graphs
+    from whence.methods.head_loadings import head_loadings
     from whence.methods.lens import LogitLens, logit_lens
     from whence.methods.plan import GraphPlan, plan_graph
+    from whence.methods.qk import qk_attribution
     from whence.model.model import Model
     from whence.model.offload import offloaded
     from whence.results.graph import Graph
+    from whence.results.head_loadings import HeadLoadings
     from whence.results.keys import Edge, LogitTarget, Node
+    from whence.results.qk import QKAttribution
     from whence.results.scores import Scores
     from whence.targets.attribution import AttributionTargets
     from whence.targets.concepts import concept_direction
@@ -45,6 +49,7 @@ _HOME = {
     "Freeze": "interventions.session",
     "Graph": "results.graph",
     "GraphPlan": "methods.plan",
+    "HeadLoadings": "results.head_loadings",
     "Intervention": "interventions.kinds",
     "LedgerError": "errors",
     "LogitLens": "methods.lens",
@@ -53,6 +58,7 @@ _HOME = {
     "Neurons": "components.neurons",
     "Node": "results.keys",
     "Outcome": "interventions.outcome",
+    "QKAttribution": "results.qk",
     "SAE": "components.sae",
     "Scores": "results.scores",
     "Transcoder": "components.transcoder",
@@ -68,6 +74,7 @@ _HOME = {
     "direct_logit_attribution": "methods.direct",
     "dla": "methods.direct",
     "generate": "interventions.generating",
+    "head_loadings": "methods.head_loadings",
     "intervene": "interventions.running",
     "kl_divergence": "targets.specs",
     "load_dictionary": "components.loading",
@@ -79,6 +86,7 @@ _HOME = {
     "patch": "interventions.kinds",
     "plan_graph": "methods.plan",
     "probability": "targets.specs",
+    "qk_attribution": "methods.qk",
     "save_dictionary": "components.loading",
     "set_value": "interventions.kinds",
     "steer": "interventions.kinds",
@@ -94,6 +102,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "Freeze",
     "Graph",
     "GraphPlan",
+    "HeadLoadings",
     "Intervention",
     "LedgerError",
     "LogitLens",
@@ -102,6 +111,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "Neurons",
     "Node",
     "Outcome",
+    "QKAttribution",
     "Scores",
     "Transcoder",
     "UnsupportedModelError",
@@ -116,6 +126,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "direct_logit_attribution",
     "dla",
     "generate",
+    "head_loadings",
     "intervene",
     "kl_divergence",
     "load_dictionary",
@@ -127,6 +138,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "patch",
     "plan_graph",
     "probability",
+    "qk_attribution",
     "save_dictionary",
     "set_value",
     "steer",

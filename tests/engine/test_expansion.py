@@ -54,7 +54,7 @@ def test_rows_do_not_depend_on_their_chunks(linear: Linearized) -> None:
 def test_a_gap_is_relative_to_the_parts_of_a_row_or_what_it_reads() -> None:
     chunk = Chunk(0, torch.tensor([0]), [0])
     row = torch.tensor([[2.0, -1.0]])
-    given = dict(chunk=chunk, columns=torch.tensor([0, 1]), values=row, constant=torch.tensor([0.5]))
+    given = {"chunk": chunk, "columns": torch.tensor([0, 1]), "values": row, "constant": torch.tensor([0.5])}
     one = Solved(**given, value=torch.tensor([1.0]), scale=torch.tensor([1.0]))
     assert (one.gap().item(), one.magnitude().item()) == (0.5, 3.5)
     assert Solved(**given, value=torch.tensor([1.0]), scale=torch.tensor([9.0])).magnitude().item() == 9
@@ -108,5 +108,5 @@ def test_the_most_influential_nodes_come_first_and_are_looked_at_anew(linear: Li
         chosen = rest[: min(step, count - len(taken))]
         taken += chosen
         rows = [solve(linear, one) for one in chunks(linear, torch.tensor(taken))]
-    assert sorted(sum(asked, [])) == sorted(taken)
+    assert sorted(node for wanted in asked for node in wanted) == sorted(taken)
     assert sum(len(one.chunk.node) for one in solved) == count <= FEATURES * 3 * 7

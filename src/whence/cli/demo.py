@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whence.cli.console import command_line, say, stdout
+from whence.cli.demo_graph import show_graph
 from whence.cli.loading import DEMO, load
 from whence.cli.pictures import REMEDY, check_picture, has_matplotlib, save_table
 
@@ -15,17 +16,20 @@ if TYPE_CHECKING:
     from whence.results.scores import Scores
 
 ROWS, HEADS, SOURCES = 8, 2, 3
-FOIL = " Boston"
+FOIL, RUN = " Boston", "runs/austin"
 VISIBLE = 0.005  # what would print as 0.00 says nothing
 
 
 def demo(
     plot: Annotated[
         Path | None,
-        typer.Option(callback=check_picture, help="Where to save the picture; whence-demo.png if not given."),
+        typer.Option(
+            callback=check_picture,
+            help="Where to save the picture; whence-demo.png if not given. The graph's page lies beside it.",
+        ),
     ] = None,
 ) -> None:
-    """Show which parts of the model that ships wrote its answer. Downloads nothing and ends by itself."""
+    """Show which parts of the model that ships wrote its answer, and through which features. Downloads nothing."""
     from whence.demo import PROMPT
     from whence.methods.direct import direct_logit_attribution
 
@@ -39,9 +43,13 @@ def demo(
     out.print(scores.table(ROWS))
     out.print(_how_to_read(scores, answer) + "\n", markup=False)
     out.print(_reading(scores, sources))
-    out.print(f"Picture  {_save(scores, plot)}", soft_wrap=True, markup=False)
-    next_one = command_line("dla", PROMPT, "--target", answer, "--foil", FOIL, "--by", "neuron", "--top", str(ROWS))
+    path, remedy = _save(scores, plot)
+    show_graph(model, PROMPT, answer, path.with_suffix(".html"))
+    out.print(f"Picture  {path}{remedy}", soft_wrap=True, markup=False)
+    next_one = command_line("graph", PROMPT, "--targets", answer, "-o", RUN)
     out.print(f"Next     {next_one}", soft_wrap=True, markup=False)
+    other_one = command_line("dla", PROMPT, "--target", answer, "--foil", FOIL, "--by", "neuron", "--top", str(ROWS))
+    out.print(f"Or       {other_one}", soft_wrap=True, markup=False)
 
 
 def _how_to_read(scores: "Scores", answer: str) -> str:
@@ -89,10 +97,11 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
-def _save(scores: "Scores", plot: Path | None) -> str:
+def _save(scores: "Scores", plot: Path | None) -> tuple[Path, str]:
+    """The picture, and how to get a better one."""
     if plot is not None or has_matplotlib():
         path = plot or Path("whence-demo.png")
         scores.plot(path, k=ROWS)
-        return str(path)
+        return path, ""
     save_table(scores, path := Path("whence-demo.svg"), ROWS)
-    return f"{path} (for a PNG: {REMEDY})"
+    return path, f" (for a PNG: {REMEDY})"

@@ -30,7 +30,8 @@ def export(
 ) -> None:
     """Write a saved graph as a file for a browser, a viewer or a spreadsheet."""
     graph = opened(run, prune)
-    path = run.absolute().with_name(f"{run.absolute().name}.{to}") if output is None else output
+    named = run if run.name else run.absolute()
+    path = named.with_name(f"{named.name}.{to}") if output is None else output
     match to:
         case "html":
             graph.to_html(path)

@@ -166,6 +166,11 @@ def _table(rows: list[dict[str, Any]]) -> Any:
         out.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         before, after = row["logit_before"], row["logit_after"]
-        chances = (f"{row[name]:.4f}" for name in ("probability_before", "probability_after"))
-        out.add_row(quoted(row["token"]), f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}", *chances)
+        chances = (_chance(row[name]) for name in ("probability_before", "probability_after"))
+        numbers = (text.replace("-", "−") for text in (f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}"))
+        out.add_row(quoted(row["token"]), *numbers, *chances)
     return out
+
+
+def _chance(value: float) -> str:
+    return f"{value:.4f}" if value == 0 or value >= 1e-3 else f"{value:.1e}"

@@ -12,6 +12,7 @@ from whence.cli.options import Json, Prune, Rows, Run
 if TYPE_CHECKING:
     from whence.results.edges import WeightedEdge
     from whence.results.graph import Graph
+    from whence.results.keys import Node
 
 ROWS = 15
 
@@ -80,8 +81,6 @@ def _lines(edges: "tuple[WeightedEdge, ...]") -> list[dict[str, Any]]:
 
 
 def _show_node(graph: "Graph", key: str, rows: int, json: bool) -> None:
-    from whence.results.graph_sheet import label
-
     place = graph.nodes.find(key)
     node, influence = graph.nodes[place], float(graph.influence()[place])
     into, out_of = graph.into(node), graph.out_of(node)
@@ -89,7 +88,7 @@ def _show_node(graph: "Graph", key: str, rows: int, json: bool) -> None:
         print_json({"node": key, "influence": influence, "into": _lines(into), "out_of": _lines(out_of)})
         return
     out = stdout()
-    out.print(f"{key}  {label(graph, node)}, by way of which {influence:.1%} of all influence flows", markup=False)
+    out.print(f"{key}{_word(graph, node)}: {influence:.1%} of all influence flows by way of it", markup=False)
     _print_edges("into it, from", into, [edge.source for edge in into], graph, rows)
     _print_edges("out of it, to", out_of, [edge.target for edge in out_of], graph, rows)
 
@@ -99,17 +98,23 @@ def _print_edges(heading: str, edges: "tuple[WeightedEdge, ...]", ends: list[Any
     from rich.table import Table
     from rich.text import Text
 
-    from whence.results.graph_sheet import label
     from whence.results.sheet import number_format
 
     number = number_format(max((abs(edge.weight) for edge in edges), default=0.0))
     out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     out.add_column(heading, no_wrap=True)
-    out.add_column("", no_wrap=True)
     out.add_column("weight", justify="right", no_wrap=True)
     for edge, end in list(zip(edges, ends, strict=True))[:rows]:
-        out.add_row(str(end), Text(label(graph, end), "dim"), number(edge.weight))
+        out.add_row(Text(str(end)) + Text(_word(graph, end), "dim"), number(edge.weight))
     more = len(edges) - rows
     out.caption = f"and {more:,} more" if more > 0 else None
     out.caption_justify = "left"
     stdout().print(out)
+
+
+def _word(graph: "Graph", node: "Node") -> str:
+    """The word that a node stands for, behind its key; nothing where the key says all."""
+    from whence.results.graph_sheet import label
+
+    word = label(graph, node)
+    return "" if str(node).startswith(word) else f"  {word}"

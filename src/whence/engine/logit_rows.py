@@ -16,6 +16,8 @@ from whence.engine.linearize import Linearized
 from whence.model.linear import constant_of, pull_linear
 from whence.model.model import Model
 from whence.targets.attribution import AttributionTargets
+from whence.targets.custom import CustomTarget
+from whence.targets.specs import LogitDifference
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +39,15 @@ def explained(
     Args:
         model: the model.
         linear: the linearized prompt, its run not yet forgotten.
-        given: as `AttributionTargets` takes it.
+        given: as `AttributionTargets` takes it, or a `logit_difference` of two tokens.
         max_n_logits: with None, at most this many tokens.
         desired_logit_prob: with None, tokens of this probability together.
         demeaned: subtract the mean over the vocabulary from tokens.
     """
     trace = linear.run
     limits: dict[str, Any] = {"max_n_logits": max_n_logits, "desired_logit_prob": desired_logit_prob}
+    pair = _pair(model, given) if isinstance(given, LogitDifference) else None
+    given = given if pair is None else [_difference(model, pair)]
     targets = AttributionTargets(given, model=model, logits=trace.logits[0, 0], **limits)
     vectors = targets.logit_vectors.to(linear.stream.final.inverse)
     ids = targets.vocab_indices.to(vectors.device)
@@ -52,6 +56,10 @@ def explained(
     constant = torch.where(own, model.unembedding_bias(safe).to(vectors), 0.0)
     raw = model.layout.logit_scale * trace.raw[0, 0].to(vectors)
     value = torch.where(own, raw[safe], vectors @ trace.final.output[0, -1].to(vectors))
+    if pair is not None:  # a direction has no constant, but the difference of two logits may
+        both = torch.tensor(pair, device=vectors.device)
+        biases = model.unembedding_bias(both).to(vectors)
+        constant, value = (biases[:1] - biases[1:]), (raw[both[:1]] - raw[both[1:]])
     if demeaned:
         mean = raw.new_full((1, len(raw)), model.layout.logit_scale / len(raw))
         row = pull_linear(model.layout.head, mean, model.d_model)
@@ -61,3 +69,25 @@ def explained(
         constant = constant - own * (0.0 if bias is None else mean[0] @ bias)
     read = trace.final.output[0, -1].to(vectors)
     return Explained(targets, vectors, constant, value, vectors.norm(dim=-1) * read.norm())
+
+
+def _pair(model: Model, given: LogitDifference) -> tuple[int, int]:
+    """The ids of the two tokens.
+
+    Raises:
+        ValueError: lists of several tokens: a graph explains one prompt.
+    """
+    ids: list[int] = []
+    for side in (given.answers, given.foils):
+        several: list[Any] = [side] if isinstance(side, str | int) else list(side)
+        if len(several) != 1:
+            raise ValueError(f"logit_difference of {side!r}: a graph explains one prompt, so give one token a side")
+        ids.append(model.token_id(several[0]))
+    return ids[0], ids[1]
+
+
+def _difference(model: Model, pair: tuple[int, int]) -> CustomTarget:
+    """The direction that reads the difference."""
+    answer, foil = model.unembedding(torch.tensor(pair, device=model.device)).float()
+    label = f"{model.token_text(pair[0])!r} − {model.token_text(pair[1])!r}"
+    return CustomTarget(label, 1.0, answer - foil)

@@ -64,7 +64,8 @@ def attribution_graph(
             the model's own MLP neurons.
         prompt: a string, a list of token ids, or a 1-D or (1, n) tensor of them.
         targets: what to explain: None for the most likely tokens, strings of one token each, a tensor of ids, or
-            directions (`whence.CustomTarget`); as `whence.AttributionTargets` takes them.
+            directions (`whence.CustomTarget`), as `whence.AttributionTargets` takes them; or a
+            `whence.logit_difference` of two tokens.
         max_nodes: how many features get rows of their own; the others are summed in the node `rest`. None: all, or
             2,048 where the units are neurons.
         order: which ones: "influence" expands the most influential first, as circuit-tracer does; "exact" takes those
