@@ -1,8 +1,8 @@
-"""Attribution graphs the slow way: every row by one backward pass through the frozen model, every source from a file's rows.
+"""Attribution graphs the slow way: every row by one backward pass through the frozen model.
 
-Inside `frozen`, each MLP's output is replaced by a leaf of the same value (a linear skip stays live beside it), and so is
-the stream before the first block. What a target reads is a number of that graph; its gradient at a leaf, times what a
-source writes there, is the edge. Nothing of that uses the engine, whose rows `by_engine` gives in the same form.
+Inside `frozen`, each MLP's output is replaced by a leaf of the same value (a linear skip stays live beside it), and so
+is the stream before the first block. What a target reads is a number of that graph; its gradient at a leaf, times what
+a source writes there, is the edge. Nothing of that uses the engine, whose rows `by_engine` gives in the same form.
 """
 
 import re
@@ -204,7 +204,7 @@ class _Run:
         self.writers = {w.module: w for w in layout.writers if w.name in ("mlp", "moe", "ssm")}.values()
         after = [hook for writer in self.writers for hook in self._after(writer)]
         after += [(layout.head, lambda args, kwargs, output: self.seen.update(raw=output[0]))]
-        before = [(writer.entrance, self._keep("in", writer)) for writer in self.writers]
+        before = [(writer.entrance, self._keep("in", writer)) for writer in self.writers if writer.name != "ssm"]
         before += [(writer.write, self._keep("activation", writer)) for writer in self.writers if writer.name == "mlp"]
         with hooked(before=before), frozen(layout), hooked(after, [(layout.blocks[0], self._enter)]):
             layout.hf(input_ids=self.ids, use_cache=False)
@@ -227,7 +227,7 @@ class _Run:
         def cut(args: Any, kwargs: Any, output: Any) -> Any:
             leaf = main_output(output).detach().clone().requires_grad_()
             self.leaves[writer.layer, writer.name] = leaf
-            live = self._skipped(writer.layer).reshape(leaf.shape)
+            live = self._skipped(writer).reshape(leaf.shape)
             value = leaf + live - live.detach()
             return (value, *output[1:]) if isinstance(output, tuple) else value
 
@@ -249,8 +249,9 @@ class _Run:
 
         normed = isinstance(self.units, DictionarySet) and self.units.writes == "mlp_out_normed"
         normed = normed and writer.layer in self.covered and writer.post_norm is not None
-        hooks = [(writer.post_norm if normed else writer.module, cut)]
-        if writer.norm is not None:
+        whole = writer.write if writer.name == "mlp" else writer.module
+        hooks = [(writer.post_norm if normed else whole, cut)]
+        if writer.norm is not None and writer.name != "ssm":
             hooks.append((writer.norm, norm))
         if self.model.layout.position is not None:
             hooks.append((self.model.layout.position, position))
@@ -263,8 +264,10 @@ class _Run:
     def trusted(self) -> Tensor:
         return torch.tensor([[position not in self.bos] for position in range(self.length)])
 
-    def _skipped(self, layer: int) -> Tensor:
-        skip = self.units.skip(layer) if isinstance(self.units, DictionarySet) and layer in self.units.layers else None
+    def _skipped(self, writer: Writer) -> Tensor:
+        layer, skip = writer.layer, None
+        if isinstance(self.units, DictionarySet) and layer in self.units.layers and writer.name != "ssm":
+            skip = self.units.skip(layer)
         if skip is None:
             return torch.zeros(self.length, self.model.d_model, dtype=self.model.accumulation)
         return self.read(layer) @ skip.T * self.trusted()
@@ -276,7 +279,7 @@ class _Run:
             return self.seen["in", layer]
         if self.units.reads == "resid_mid":
             return self.seen["mid", layer]
-        norm = next(w.norm for w in self.writers if w.layer == layer)
+        norm = next(w.norm for w in self.writers if w.layer == layer and w.name != "ssm")
         probed = probe_norm(norm, self.model.d_model)
         return (self.seen["normed", layer] - probed.bias) / probed.gain
 
@@ -334,7 +337,7 @@ class _Run:
     def _encoded(self, writer: Writer, whole: Tensor) -> Iterable[tuple[str, Any, int, Tensor]]:
         assert isinstance(self.units, DictionarySet)
         at, leaf = writer.layer, (writer.layer, writer.name)
-        missed = whole - self._skipped(at).detach()
+        missed = whole - self._skipped(writer).detach()
         if at in self.units.layers:
             missed = missed - self.units[at].bias_of(at) * self.trusted()
         for layer in (layer for layer in self.units.layers if at in self.units.written(layer)):

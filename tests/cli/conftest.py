@@ -1,13 +1,13 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from whence.cli import app
-
-PROMPT = "The capital of the state containing Dallas is"
+from whence.demo import PROMPT
 
 
 @pytest.fixture
@@ -25,3 +25,13 @@ def shell() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload]
 
     return shell
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the demo's graph, with what `whence graph` said beside it in `said.txt`."""
+    path = tmp_path_factory.mktemp("runs") / "austin"
+    result = CliRunner().invoke(app, ["graph", PROMPT, "--targets", " Austin", "-o", str(path)], prog_name="whence")
+    assert result.exit_code == 0, result.stderr
+    path.with_name("said.txt").write_text(result.stdout, encoding="utf-8")
+    return path

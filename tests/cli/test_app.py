@@ -14,7 +14,8 @@ from whence.cli import app
 Whence = Callable[..., Result]
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 HEAVY = {"torch", "transformers", "matplotlib"}
-COMMANDS = ("dla", "demo", "models", "check", "dictionary")
+GRAPHS = ("graph", "plan", "merge", "show", "verify", "export", "intervene")
+COMMANDS = ("dla", *GRAPHS, "demo", "models", "check", "dictionary")
 # Runs the arguments and then says on stderr which heavy packages that has loaded.
 SPY = f"import atexit, sys; atexit.register(lambda: print('loaded', {HEAVY!r} & set(sys.modules), file=sys.stderr))\n"
 SPY += "from whence.cli import main; main()"

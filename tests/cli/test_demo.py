@@ -23,11 +23,12 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
         patch.chdir(tmp_path_factory.mktemp("demo"))
         found = CliRunner().invoke(app, ["demo"], prog_name="whence")
         assert Path("whence-demo.png").read_bytes().startswith(b"\x89PNG")
+        assert "Dallas" in Path("whence-demo.html").read_text()
     return found
 
 
-def next_command(said: str) -> list[str]:
-    (line,) = re.findall(r"^Next +(.*)$", said, re.MULTILINE)
+def next_command(said: str, name: str = "Next") -> list[str]:
+    (line,) = re.findall(rf"^{name} +(.*)$", said, re.MULTILINE)
     return shlex.split(line)
 
 
@@ -59,12 +60,29 @@ def test_progress_is_not_among_the_results(result: Result) -> None:
     assert "loading" not in result.stdout
 
 
-def test_the_next_command_runs(result: Result, whence: Whence) -> None:
-    program, *arguments = next_command(result.stdout)
+def test_it_ends_with_the_graph_its_verification_and_a_page(result: Result) -> None:
+    graph = result.stdout[result.stdout.index("The capital of the state containing Dallas is → Austin") :]
+    assert re.search(r"embed:\d+@7  ' Dallas' +0\.mlp\.feature:\d+@7 +\+\d", graph)
+    assert re.search(r"3\.mlp\.feature:\d+@8 +output:\d+@8  ' Austin' +\+\d", graph)
+    assert re.search(r"\d+ rows add up to \d\.\de-0\d of Σ\|row\|.*within the bound", graph)
+    words = " ".join(graph.split())
+    assert re.search(r"began at the tokens ' Dallas' \(\d\d%\) and ' capital' \(\d\d%\)", words)
+    assert re.search(r"Removing 32 nodes .* within \de-0[5-9] with attention and norms held", words)
+    assert "Page     whence-demo.html" in graph
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("Next", "Saved    runs/austin"), ("Or", "What wrote ' Austin' − ' Boston'")]
+)
+def test_the_next_commands_run(
+    result: Result, whence: Whence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = next_command(result.stdout, name)
     after = whence(*arguments)
     assert program == "whence"
     assert after.exit_code == 0, after.stderr
-    assert "What wrote ' Austin' − ' Boston'" in after.stdout
+    assert said in after.stdout
 
 
 def test_as_a_program_it_names_itself_so_that_the_next_command_finds_it(tmp_path: Path) -> None:
@@ -74,8 +92,9 @@ def test_as_a_program_it_names_itself_so_that_the_next_command_finds_it(tmp_path
     run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 60, "check": True}
     done = subprocess.run([program, "demo", "--plot", "a.svg"], **run)
     assert (tmp_path / "a.svg").exists()
+    assert (tmp_path / "a.html").exists()
     assert next_command(done.stdout)[0] == str(program)
-    (line,) = re.findall(r"^Next +(.*)$", done.stdout, re.MULTILINE)
+    (line,) = re.findall(r"^Or +(.*)$", done.stdout, re.MULTILINE)
     after = subprocess.run(["/bin/sh", "-c", f"{line} --json"], **run)
     # Nothing that transformers or torch print themselves is in it either.
     assert json.loads(after.stdout)["target_labels"] == [["' Austin' − ' Boston'"]]
@@ -89,6 +108,7 @@ def test_without_matplotlib_the_table_is_the_picture(
     monkeypatch.setattr("whence.cli.demo.has_matplotlib", lambda: False)
     found = whence("demo")
     picture = (tmp_path / "whence-demo.svg").read_text()
+    assert (tmp_path / "whence-demo.html").exists()
     assert "whence-demo.svg (for a PNG: pip install 'whence[plot]')" in found.stdout
     assert "3.mlp" in picture
     assert "url(http" not in picture

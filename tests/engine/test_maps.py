@@ -8,6 +8,7 @@ from families import loaded, prompts
 from graphs import linearized, transcoders
 from whence.engine import maps
 from whence.engine.maps import AttentionMap, NormAt, SkipMap, runs
+from whence.engine.workspace import Workspace
 from whence.model.norms import NormMap
 
 POS, WIDTH, GROUPS, SHARE, D_HEAD = 5, 6, 2, 2, 3
@@ -20,6 +21,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def attention() -> AttentionMap:
     causal = torch.ones(POS, POS, dtype=torch.float64).tril()  # query, key
     pattern = random(GROUPS, POS, SHARE, POS).abs() * causal.T[:, None]
+    pattern = pattern.transpose(2, 3).contiguous()
     return AttentionMap(
         random(WIDTH, GROUPS * SHARE * D_HEAD), random(GROUPS, D_HEAD, WIDTH), pattern, random(POS, WIDTH)
     )
@@ -33,7 +35,7 @@ def by_heads(one: AttentionMap, x: Tensor) -> Tensor:
         for r in range(SHARE):
             for q in range(POS):
                 for k in range(q + 1):
-                    out[q] += one.pattern[g, k, r, q] * columns[:, g, r] @ (one.value[g] @ x[k])
+                    out[q] += one.pattern[g, k, q, r] * columns[:, g, r] @ (one.value[g] @ x[k])
     return out
 
 
@@ -59,7 +61,7 @@ def test_covectors_at_one_position_each_are_spread_over_the_keys_they_see() -> N
     full[position, torch.arange(3)] = covector
     below = torch.zeros_like(full)
     one.add_pulled(full, below)
-    assert torch.allclose(one.pull_one(covector, position, POS), below)
+    assert torch.allclose(one.pull_one(covector, position, POS, Workspace()), below)
 
 
 def test_pairs_split_a_push_by_key() -> None:

@@ -52,19 +52,20 @@ def test_a_direction_of_ones_own_is_explained_like_a_token() -> None:
 
 def test_a_model_that_does_not_follow_its_entry_is_refused() -> None:
     model = loaded("llama")
-    with torch.no_grad(), pytest.raises(LedgerError, match="miss the model's own number"):
-        handle = model.layout.blocks[1].register_forward_hook(lambda _, __, out: _doubled(out))
-        try:
-            attribution_graph(model, transcoders(model), IDS, torch.tensor([5]))
-        finally:
-            handle.remove()
+    units = transcoders(model)
+    handle = model.layout.blocks[1].register_forward_hook(lambda _, __, output: _doubled(output))
+    try:
+        with pytest.raises(LedgerError, match="miss the model's own number"):
+            attribution_graph(model, units, IDS, torch.tensor([5]))
+    finally:
+        handle.remove()
 
 
 def _doubled(output: object) -> object:
     return (2 * output[0], *output[1:]) if isinstance(output, tuple) else 2 * output
 
 
-@pytest.mark.parametrize("name", ["bloom", "mamba", "jamba", "qwen3_next"])
+@pytest.mark.parametrize("name", ["bloom", "mamba"])
 def test_a_family_whose_attention_cannot_be_held_has_no_graphs(name: str) -> None:
     with pytest.raises(UnsupportedModelError, match="no attribution graphs"):
         attribution_graph(loaded(name), Neurons(), IDS)

@@ -25,7 +25,7 @@ def test_w_v_times_what_the_sublayer_reads_plus_b_v_are_the_values(name: str) ->
     with torch.no_grad(), hooked(before=before), held(model.layout, on_attention=seen.__setitem__):
         model.hf(input_ids=IDS, use_cache=False)
     found = value_maps(model.layout)
-    assert sorted(found) == list(range(model.n_layers))
+    assert sorted(found) == [writer.layer for writer in model.layout.attention]
     for writer in model.layout.attention:
         here, x = found[writer.layer], read[writer.module][0]
         value = x @ here.weight(model.d_model, x.device).T + here.bias(model.d_model, x)
@@ -89,6 +89,7 @@ def test_values_that_are_no_outputs_of_a_map_are_refused() -> None:
     v_proj = model.hf.model.layers[1].self_attn.v_proj
     v_proj.forward = lambda x: nn.functional.linear(x, v_proj.weight)  # still the module's output: found
     assert value_maps(model.layout)[1].module is v_proj
-    other = Model(fresh("olmo", clip_qkv=0.1))
+    other = Model(fresh("olmo"))
+    other.hf.config.clip_qkv = 0.1
     with pytest.raises(UnsupportedModelError, match=r"0.attn: its values are not outputs of one map"):
         value_maps(other.layout)

@@ -34,9 +34,7 @@ def test_a_node_is_found_by_itself_and_by_its_key(row: int) -> None:
 
 
 def test_a_node_that_is_not_there_is_told_what_is_near() -> None:
-    with pytest.raises(
-        KeyError, match=r"feature:17@6 is not among these 16 nodes\. Near it are 2\.mlp\.feature"
-    ):
+    with pytest.raises(KeyError, match=r"feature:17@6 is not among these 16 nodes\. Near it are 2\.mlp\.feature"):
         TABLE.find("2.mlp.feature:17@6")
     with pytest.raises(KeyError, match="not among these 0 nodes"):
         NodeTable.from_nodes([]).find("bias")
@@ -50,11 +48,6 @@ def test_nodes_are_chosen_by_name_and_by_number() -> None:
 def test_a_node_with_a_source_is_refused() -> None:
     with pytest.raises(ValueError, match="neither"):
         NodeTable.from_nodes([Node.parse("9.attn.head:6@14~10")])
-
-
-def test_columns_of_unequal_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="lengths"):
-        NodeTable(("bias",), *(torch.zeros(n, dtype=torch.int64) for n in (1, 1, 2, 1, 1)))
 
 
 def test_each_node_is_of_its_kind() -> None:

@@ -153,5 +153,5 @@ def test_four_thousand_nodes_are_pruned_in_a_fraction_of_a_second() -> None:
     began = time.process_time()
     graph.prune()
 
-    assert time.process_time() - began < 2.0  # measured: 0.07 s; the room is for a machine that is doing other work
+    assert time.process_time() - began < 2.0  # measured: 0.1 s; the room is for a machine that is doing other work
     assert torch.equal(reweighted(graph, graph.dense()).prune().dense(), graph.prune().dense())

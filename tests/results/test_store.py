@@ -276,3 +276,30 @@ def test_a_version_without_a_way_up_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(FileFormatError, match="version 1, which this whence no longer reads"):
         store.read(DATA / "record-v1")
+
+
+def test_large_tensors_are_checked_when_they_are_first_asked_for(tmp_path: Path) -> None:
+    path = store.write(tmp_path / "run", "graph", {}, {"few": torch.ones(1)}, {"many": torch.arange(9)})
+    (file,) = path.glob("large-*")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"\x01")
+
+    record = store.read(path, "graph")
+
+    assert record.tensors["few"].tolist() == [1.0]
+    with pytest.raises(FileFormatError, match="damaged"):
+        _ = record.large.tensors
+    file.write_bytes(whole)
+    assert torch.equal(record.large.tensors["many"], torch.arange(9))
+
+
+def test_a_result_without_large_tensors_has_none(tmp_path: Path) -> None:
+    assert store.read(_write(tmp_path / "run")).large.tensors == {}
+
+
+def test_replacing_a_result_drops_its_large_tensors(tmp_path: Path) -> None:
+    store.write(tmp_path / "run", "graph", {}, {}, {"many": torch.arange(9)})
+    _write(tmp_path / "run")
+
+    assert len(list((tmp_path / "run").iterdir())) == 2
+    assert store.read(tmp_path / "run").kind == "scores"

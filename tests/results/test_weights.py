@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whence.results.weights import Block, Weights
@@ -15,6 +15,7 @@ MATRICES = st.builds(_matrix, st.integers(0, 1000), st.integers(1, 200), st.inte
 SQUARES = st.tuples(st.integers(0, 1000), st.integers(1, 90)).map(lambda given: _matrix(given[0], given[1], given[1]))
 
 
+@settings(deadline=None)
 @given(MATRICES)
 def test_every_way_in_and_out_gives_the_same_matrix(matrix: torch.Tensor) -> None:
     weights = Weights.from_dense(matrix)
@@ -26,6 +27,7 @@ def test_every_way_in_and_out_gives_the_same_matrix(matrix: torch.Tensor) -> Non
     assert [index.tolist() for index in weights.coo()[:2]] == matrix.nonzero().T.tolist()
 
 
+@settings(deadline=None)
 @given(MATRICES)
 def test_products_and_sums_are_those_of_the_matrix(matrix: torch.Tensor) -> None:
     weights, wide = Weights.from_dense(matrix), matrix.double()
@@ -36,6 +38,7 @@ def test_products_and_sums_are_those_of_the_matrix(matrix: torch.Tensor) -> None
     torch.testing.assert_close(weights.row_abs_sums(), wide.abs().sum(1))
 
 
+@settings(deadline=None)
 @given(SQUARES)
 def test_a_selection_takes_rows_and_columns_in_its_order(matrix: torch.Tensor) -> None:
     order = torch.randperm(len(matrix), generator=torch.Generator().manual_seed(len(matrix)))[: len(matrix) // 2 + 1]
@@ -43,6 +46,7 @@ def test_a_selection_takes_rows_and_columns_in_its_order(matrix: torch.Tensor) -
     assert torch.equal(Weights.from_dense(matrix).select(order).dense(), matrix[order][:, order])
 
 
+@settings(deadline=None)
 @given(MATRICES)
 def test_rows_and_columns_hold_their_edges(matrix: torch.Tensor) -> None:
     weights = Weights.from_dense(matrix)

@@ -11,12 +11,14 @@ from typing import Annotated
 
 import typer
 
-from whence.cli import check, demo, dictionary, dla, export, graph, intervene, models, show, verify
+from whence.cli import check, demo, dictionary, dla, export, graph, intervene, merge, models, plan, show, verify
 from whence.cli.errors import Commands
 
 app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
 app.command("dla")(dla.dla)
 app.command("graph")(graph.graph)
+app.command("plan")(plan.plan)
+app.command("merge")(merge.merge)
 app.command("show")(show.show)
 app.command("verify")(verify.verify)
 app.command("export")(export.export)

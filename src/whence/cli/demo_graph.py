@@ -8,6 +8,7 @@ from whence.cli.console import print_table, say, stdout
 if TYPE_CHECKING:
     from whence.model.model import Model
     from whence.results.graph import Graph
+    from whence.verification.report import VerificationReport
 
 ROWS, REMOVED, NAMED = 8, 32, 2
 
@@ -31,18 +32,24 @@ def show_graph(model: "Model", prompt: str, answer: str, page: Path) -> None:
     report.check()
     out = stdout()
     print_table(graph.table(ROWS))
-    out.print(
-        f"\nHow to read it: each feature of the {len(whole.selected_features)} that were active is what wrote to it below "
-        f"plus a constant, and so is the answer. {_tokens(whole)} weigh most among the tokens: the two facts it put together.",
-        markup=False,
-    )
-    out.print(
-        f"Removing {len(report.nodes)} nodes from the model, one by one, changed what lies above by what the graph says: "
-        f"error {report.frozen.max_error:.0e} with attention and norms held, rank correlation {report.live.spearman:.2f} "
-        "with both left free.\n",
-        markup=False,
-    )
+    out.print(f"\n{_how_to_read(whole)}", markup=False)
+    out.print(f"{_verified(report)}\n", markup=False)
     out.print(f"Page     {graph.to_html(page)}", soft_wrap=True, markup=False)
+
+
+def _how_to_read(graph: "Graph") -> str:
+    return (
+        f"How to read it: each of the {len(graph.selected_features)} active features is the sum of what wrote to it "
+        f"from below, and so is the answer. Most of it began at the tokens {_tokens(graph)}: it put them together."
+    )
+
+
+def _verified(report: "VerificationReport") -> str:
+    return (
+        f"Removing {len(report.nodes)} nodes from the model, one by one, changed the others as the graph says: within "
+        f"{report.frozen.max_error:.0e} with attention and norms held. With both free, the rank correlation is "
+        f"{report.live.spearman:.2f}."
+    )
 
 
 def _tokens(graph: "Graph") -> str:

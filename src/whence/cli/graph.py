@@ -17,6 +17,8 @@ from whence.cli.options import (
     MaxNodes,
     Memory,
     Output,
+    Position,
+    Prompt,
     Prune,
     Revision,
     Rows,
@@ -33,12 +35,12 @@ ORDERS, PLACES, CONVENTIONS = ("influence", "exact"), ("cpu", "disk"), ("circuit
 
 
 def graph(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text.")],
+    prompt: Prompt,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEMO,
     dictionary: Units = None,
     gate: Gate = None,
     targets: Targets = None,
-    position: Annotated[int, typer.Option(help="Where to explain the next token; -1 is the last.")] = -1,
+    position: Position = -1,
     max_nodes: MaxNodes = None,
     order: Annotated[
         str,
@@ -82,6 +84,8 @@ def graph(
     from whence.engine.memory import bytes_of
     from whence.methods.graph import attribution_graph
 
+    if shard is not None and (output is None or prune is not None):
+        raise typer.BadParameter("a part is merged with the others before it is pruned: it needs -o and no --prune")
     bytes_of(memory)  # what cannot be meant is said before a large model is loaded
     stand_in = units(dictionary, model, gate)
     found = load(model, revision, device, dtype)
@@ -93,18 +97,21 @@ def graph(
     with progress_bar() as progress:
         made = attribution_graph(found, stand_in, prompt, token_ids(found, targets), **options, progress=progress)
     warn_of_unknown_words(made.token_texts, found.tokenizer)
-    _finish(made if prune is None else made.prune(*shares(prune)), output, rows, json)
+    finish(made if prune is None else made.prune(*shares(prune)), output, rows, json)
 
 
-def _finish(made: "Graph", output: Path | None, rows: int, json: bool) -> None:
+def finish(made: "Graph", output: Path | None, rows: int, json: bool) -> None:
     """Save, show, and say what to do next."""
     saved = None if output is None else str(made.save(output))
-    show_graph(made, rows, json, saved=saved)
-    if json:
-        return
-    out = stdout()
-    if saved is None:
-        out.print("Saved    nowhere; add -o FOLDER to look further, verify and export", soft_wrap=True, markup=False)
-        return
-    out.print(f"Saved    {saved}", soft_wrap=True, markup=False)
-    out.print(f"Next     {command_line('verify', saved)}", soft_wrap=True, markup=False)
+    shard = made.provenance.get("shard") is not None
+    if shard and not json:  # what flows to the targets shows once their rows are there
+        stdout().print(str(made.certificate), soft_wrap=True, markup=False)
+    else:
+        show_graph(made, rows, json, saved=saved)
+    lines = {"Saved": saved or "nowhere; add -o FOLDER to look further, verify and export"}
+    if shard:
+        lines["Next"] = f"once all parts are there: {command_line('merge', 'RUN...', '-o', 'RUN')}"
+    elif saved is not None:
+        lines["Next"] = command_line("verify", saved)
+    for name, text in () if json else lines.items():
+        stdout().print(f"{name:<9}{text}", soft_wrap=True, markup=False)

@@ -7,7 +7,7 @@ import typer
 from whence.cli.asking import dictionaries, token_ids
 from whence.cli.console import each_of, print_json, say, stdout
 from whence.cli.loading import DEMO, load
-from whence.cli.options import MODEL_HELP, Device, Dtype, Json, Revision, Units
+from whence.cli.options import MODEL_HELP, Device, Dtype, Json, Position, Prompt, Revision, Units
 
 if TYPE_CHECKING:
     from whence.interventions.kinds import Intervention
@@ -20,7 +20,7 @@ _KEY = "a key such as 2.attn.head:3@5, 2.mlp or 3.mlp.feature:17@8; repeat it fo
 
 
 def intervene(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text.")],
+    prompt: Prompt,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEMO,
     ablate: Annotated[list[str] | None, typer.Option(metavar="KEY", help=f"Set a node to zero: {_KEY}.")] = None,
     set_to: Annotated[
@@ -47,7 +47,7 @@ def intervene(
         list[str] | None,
         typer.Option(metavar="TOKEN", help="The tokens to show; repeat it for several. The most likely if not given."),
     ] = None,
-    position: Annotated[int, typer.Option(help="Where to look at the next token; -1 is the last.")] = -1,
+    position: Position = -1,
     generate: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Write N tokens as well, with and without.")
     ] = None,

@@ -25,6 +25,8 @@ Dtype: TypeAlias = Annotated[
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
+Prompt: TypeAlias = Annotated[str, typer.Argument(metavar="PROMPT", help="The text.")]
+Position: TypeAlias = Annotated[int, typer.Option(help="Where to look at the next token; -1 is the last position.")]
 REFERENCE_HELP = "a folder, a file, or org/repo[/sub][@revision] on the Hub"
 Units: TypeAlias = Annotated[
     str | None,

@@ -29,7 +29,7 @@ def attention_map(recorded: Recorded, write: Write) -> AttentionMap:
     bias = constant_of(writer.write, write.input.shape[-1], like)
     constant = exit.push(out if bias is None else out + bias) + exit.bias
     scaled = pattern * exit.inverse[:, None] * entry.inverse
-    scaled = scaled.view(groups, heads // groups, length, length).permute(0, 3, 1, 2)
+    scaled = scaled.view(groups, heads // groups, length, length).permute(0, 3, 2, 1)
     return AttentionMap(
         output=exit.gained(w_o.T).T.contiguous(),
         value=entry.folded(w_v).view(groups, -1, width).contiguous(),

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from whence.engine.linearize import Linearized
 from whence.engine.transport import constant_rows, pull_rows
+from whence.engine.workspace import Workspace
 
 CHUNK_BYTES = 1 << 28
 ENOUGH_ROWS = 2048  # (position, target) pairs: more make a matrix product no faster
-ARRAYS = 6  # of (position, target, widest) alive at once in a sweep
+ARRAYS = 4  # of (position, target, widest) alive at once in a sweep
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +103,13 @@ def _full(positions: list[int], start: int, end: int, cells: int) -> bool:
     return together >= ENOUGH_ROWS and positions[end] - positions[start] > length // 10
 
 
-def solve(model: Linearized, chunk: Chunk) -> Solved:
+def solve(model: Linearized, chunk: Chunk, space: Workspace | None = None) -> Solved:
     """The rows of one chunk of nodes."""
     assert chunk.group is not None
     reader = model.readers[chunk.group]
     device = model.stream.final.inverse.device
     pulled = reader.pulled(chunk.node.to(device), torch.tensor(chunk.position, device=device))
-    rows = pull_rows(model.stream, reader.stage, pulled.covector, chunk.position)
+    rows = pull_rows(model.stream, reader.stage, pulled.covector, chunk.position, space)
     constant = pulled.constant + constant_rows(model.stream, reader.stage, pulled.covector, chunk.position)
     return Solved(chunk, rows.columns, rows.values, constant, pulled.value, pulled.scale)
 

@@ -20,6 +20,7 @@ from whence.engine.linearize import Linearized
 from whence.engine.logit_rows import Explained
 from whence.engine.memory import RowStore, said
 from whence.engine.tolerance import refuse_gap
+from whence.engine.workspace import Workspace
 from whence.progress import Progress, silent
 from whence.results.graph import Certificate, Graph
 from whence.results.weights import Block, Weights
@@ -60,6 +61,7 @@ class GraphRun:
         """
         left = self._left()
         self.chunk_bytes = CHUNK_BYTES if left is None else min(CHUNK_BYTES, left // 2)
+        self.space = Workspace()
         self.store = RowStore(None if left is None else left - self.chunk_bytes)
         targets = self.logits
         top = solve_logits(self.linear, targets.vectors, targets.constant, targets.value, targets.scale)
@@ -99,7 +101,7 @@ class GraphRun:
         total = sum(len(chunk.position) for chunk in mine)
         done = 0
         for chunk in mine:
-            yield self._certify(solve(self.linear, chunk))
+            yield self._certify(solve(self.linear, chunk, self.space))
             done += len(chunk.position)
             self.progress("rows", done, total)
         if part == 0:
@@ -107,7 +109,10 @@ class GraphRun:
 
     def _solve(self, nodes: Int[Tensor, " node"]) -> Sequence[Solved]:
         """Rows of some nodes, all their columns kept until the list of nodes is complete."""
-        solved = [self._certify(solve(self.linear, chunk)) for chunk in chunks(self.linear, nodes, self.chunk_bytes)]
+        solved = [
+            self._certify(solve(self.linear, chunk, self.space))
+            for chunk in chunks(self.linear, nodes, self.chunk_bytes)
+        ]
         done = sum(len(one.chunk.position) for one, _, _ in self.certified)
         self.progress("rows", done, self.request.max_nodes or done)
         return [one.with_values(self.store.kept(one.values.cpu())) for one in solved]

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whence.engine.workspace import Workspace
 from whence.model.norms import NormMap
 
 MIXED_AT_ONCE = 128  # keys: long prompts skip the queries before each block of keys
@@ -63,60 +64,70 @@ class AttentionMap:
 
     output: Float[Tensor, "d_model channel"]  # W_O', columns by (group, head of the group, channel)
     value: Float[Tensor, "group d_head d_model"]  # W_V'
-    pattern: Float[Tensor, "group key share query"]  # A', share: the query heads of a group
+    pattern: Float[Tensor, "group key query share"]  # A', share: the query heads of a group
     constant: Float[Tensor, "pos d_model"]  # what the biases on the way add to the stream
 
     @property
     def heads(self) -> int:
         """How many query heads there are."""
-        return self.pattern.shape[0] * self.pattern.shape[2]
+        return self.pattern.shape[0] * self.pattern.shape[3]
 
     def pull_one(
-        self, covector: Float[Tensor, "n d_model"], position: list[int], length: int
+        self, covector: Float[Tensor, "n d_model"], position: list[int], length: int, space: Workspace
     ) -> Float[Tensor, "length n d_model"]:
         """Covectors that stand at one position each (ascending), below: spread over the keys that position sees.
 
         With nothing but its own position to carry, values are projected before they are spread: d_head times cheaper.
+        The result lies in the workspace.
         """
-        groups, _, share, _ = self.pattern.shape
+        groups, _, _, share = self.pattern.shape
         heads = (covector @ self.output).view(len(covector), groups, share, -1).permute(1, 2, 0, 3)
         carried = torch.bmm(heads.flatten(1, 2), self.value).view(groups * share, *covector.shape)
-        below = covector.new_zeros(length, *covector.shape)
+        below = space.take("spread", (length, *covector.shape), covector).zero_()
         for p, start, end in runs(position):
-            weights = self.pattern[:, : p + 1, :, p].permute(1, 0, 2).reshape(p + 1, -1)
+            weights = self.pattern[:, : p + 1, p].permute(1, 0, 2).reshape(p + 1, -1)
             part = carried[:, start:end].reshape(len(carried), -1)
             below[: p + 1, start:end] = (weights @ part).view(p + 1, end - start, -1)
         return below
 
-    def add_pulled(self, covector: Float[Tensor, "pos n d_model"], into: Float[Tensor, "pos n d_model"]) -> None:
+    def add_pulled(
+        self,
+        covector: Float[Tensor, "pos n d_model"],
+        into: Float[Tensor, "pos n d_model"],
+        space: Workspace | None = None,
+    ) -> None:
         """Add to `into` what the covectors become below; `into` may be the covectors themselves."""
         length, n, width = covector.shape
-        groups, _, share, _ = self.pattern.shape
-        heads = (covector.reshape(length * n, width) @ self.output).view(length, n, groups, share, -1)
-        queries = heads.permute(2, 3, 0, 1, 4).reshape(groups, share, length, -1)  # d_head of every covector
-        del heads
-        mixed = [self._mixed(queries, k) for k in range(0, length, MIXED_AT_ONCE)]
-        values = torch.cat(mixed, 1) if len(mixed) > 1 else mixed[0]
-        values = values.view(groups, length, n, -1).permute(1, 2, 0, 3).reshape(length * n, -1)
-        into.view(length * n, width).addmm_(values, self.value.flatten(0, 1))
+        groups, _, _, share = self.pattern.shape
+        d_head, space = self.value.shape[1], space or Workspace()
+        heads = space.take("heads", (length * n, self.output.shape[1]), covector)
+        torch.mm(covector.reshape(length * n, width), self.output, out=heads)
+        queries = space.take("queries", (groups, length, share, n, d_head), covector)
+        queries.copy_(heads.view(length, n, groups, share, d_head).permute(2, 0, 3, 1, 4))
+        values = space.take("heads", (length, n, groups, d_head), covector)  # what was there has been copied
+        for k in range(0, length, MIXED_AT_ONCE):
+            values[k : k + MIXED_AT_ONCE] = self._mixed(queries, k).permute(1, 2, 0, 3)
+        into.view(length * n, width).addmm_(values.view(length * n, -1), self.value.flatten(0, 1))
 
-    def _mixed(self, queries: Float[Tensor, "group share query width"], start: int) -> Tensor:
-        groups, _, length, width = queries.shape
-        pattern = self.pattern[:, start : min(start + MIXED_AT_ONCE, length), :, start:length]
-        return torch.bmm(pattern.flatten(2), queries[:, :, start:].reshape(groups, -1, width))
+    def _mixed(
+        self, queries: Float[Tensor, "group query share n d_head"], start: int
+    ) -> Float[Tensor, "group _ n d_head"]:
+        """A block of keys: what each is sent by the queries that see it."""
+        groups, length, share, n, d_head = queries.shape
+        pattern = self.pattern[:, start : min(start + MIXED_AT_ONCE, length), start:length]
+        sent = torch.bmm(pattern.flatten(2), queries.view(groups, length * share, -1)[:, start * share :])
+        return sent.view(groups, -1, n, d_head)
 
     def push(self, x: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos d_model"]:
         """What the sublayer adds to the stream for this part of the stream: the transpose of the pull."""
         values = torch.einsum("kd,ged->gke", x, self.value)
-        heads = torch.einsum("gke,gkrq->qgre", values, self.pattern)
+        heads = torch.einsum("gke,gkqr->qgre", values, self.pattern)
         return heads.flatten(1) @ self.output.T
 
     def pairs(self, x: Float[Tensor, "pos d_model"]) -> list[Float[Tensor, "_ d_model"]]:
         """For each query position, what it receives from each key it sees: sum over keys is `push`."""
         values = torch.einsum("kd,ged->gke", x, self.value)
-        heads = (
-            torch.einsum("gke,gkr->kgre", values[:, : q + 1], self.pattern[:, : q + 1, :, q]) for q in range(len(x))
-        )
+        heads = (torch.einsum("gke,gkr->kgre", values[:, : q + 1], self.pattern[:, : q + 1, q]) for q in range(len(x)))
         return [one.flatten(1) @ self.output.T for one in heads]
 
 

@@ -13,7 +13,7 @@ before spreading them over keys (`AttentionMap.pull_one`), and below the lowest 
 that attention is not traversed: what each token sends each position through it is itself a source (`pairs`).
 
 Cost per target at position p and attention sublayer: about 4 (p + 1) d_model^2 multiply-adds. Memory of a chunk:
-about five arrays of (position, target, d_model). Knows nothing of why a target was chosen.
+three to four arrays of (position, target, d_model). Knows nothing of why a target was chosen.
 """
 
 from bisect import bisect_left
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from whence.engine.maps import runs
 from whence.engine.stream import FrozenStream, Sources, Stage
+from whence.engine.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +39,10 @@ class Rows:
 class _Sweep:
     """Covectors of one chunk of targets on their way down."""
 
-    def __init__(self, stream: FrozenStream, stage: int, covector: Tensor, position: list[int]) -> None:
-        self.stream, self.position, self.own = stream, position, covector
+    def __init__(
+        self, stream: FrozenStream, stage: int, covector: Tensor, position: list[int], space: Workspace
+    ) -> None:
+        self.stream, self.position, self.own, self.space = stream, position, covector, space
         self.length = position[-1] + 1
         # How many targets of the chunk lie before each position: those after it are the ones that see it.
         self.first = [bisect_left(position, q) for q in range(self.length)]
@@ -95,19 +98,25 @@ class _Sweep:
             for skip in stage.skips:
                 carried += skip.pull(self.own, skip.scale[where][:, None])
             if stage.attention is not None:
-                self.spread = stage.attention.pull_one(self.own, self.position, self.length)
+                self.spread = stage.attention.pull_one(self.own, self.position, self.length, self.space)
                 self.spread[where, torch.arange(len(where))] += carried
             self.own = carried
             return
         skipped = [skip.pull(self.spread, skip.scale[: self.length, None, None]) for skip in stage.skips]
         if stage.attention is not None:
-            stage.attention.add_pulled(self.spread, self.spread)
+            stage.attention.add_pulled(self.spread, self.spread, self.space)
         for one in skipped:
             self.spread += one
 
 
 @torch.no_grad()
-def pull_rows(stream: FrozenStream, stage: int, covector: Float[Tensor, "target d_model"], position: list[int]) -> Rows:
+def pull_rows(
+    stream: FrozenStream,
+    stage: int,
+    covector: Float[Tensor, "target d_model"],
+    position: list[int],
+    space: Workspace | None = None,
+) -> Rows:
     """Weights of targets whose covectors stand at the foot of a stage.
 
     Args:
@@ -115,11 +124,12 @@ def pull_rows(stream: FrozenStream, stage: int, covector: Float[Tensor, "target 
         stage: sources of the stages below it are seen; the number of stages for logits.
         covector: what reads the stream there.
         position: of each target, ascending.
+        space: arrays to work in, for many chunks one after the other.
 
     Returns:
         One row a target, constants left out (`constant_rows`). Columns are nodes by number.
     """
-    sweep = _Sweep(stream, stage, covector, position)
+    sweep = _Sweep(stream, stage, covector, position, space or Workspace())
     lowest = stream.lowest_attention() if stream.pairs is not None else None
     for number in range(stage - 1, -1, -1):
         here = stream.stages[number]

@@ -5,9 +5,9 @@ reads above a attention sublayers, of which the lowest costs nothing where token
 
     multiply-adds = first hop + (a - 2) (2 (p + 1) d c + (p + 1)^2 c) + d (sources it sees)
 
-d: width of the stream, c: channels of the heads. Time is that over the speed of a matrix product of the sweeps' shape,
-measured on the spot; real runs take 1 to 2 times as long. Nodes chosen by an order are counted as if they were spread
-like all features are. Knows nothing of how busy the machine will be.
+d: width of the stream, c: channels of the heads. Time is that over the speed at which a sample of the rows was solved
+on the spot. Nodes chosen by an order are counted as if they were spread like all features are. Knows nothing of how
+busy the machine will be.
 """
 
 import time
@@ -15,17 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from whence.components.neurons import Neurons
-from whence.engine.expansion import CHUNK_BYTES, cell_bytes
+from whence.engine.expansion import CHUNK_BYTES, cell_bytes, chunks, solve
 from whence.engine.expansion_order import readable
 from whence.engine.linearize import Linearized, linearize
 from whence.engine.memory import bytes_of, said
 from whence.engine.prompts import NEURONS, bos_positions, one_prompt, units_of
 from whence.model.model import Model
 
-ROUNDS = 5  # of the speed measurement; the median counts
+SAMPLE = 96  # rows solved to measure the speed
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class GraphPlan:
         active: features that are active.
         sources: columns of the graph.
         flops: floating-point operations of the sweeps.
-        seconds: these at the measured speed of a matrix product.
+        seconds: these at the speed of a sample.
         bytes_static: the linear model of the prompt.
         bytes_sweep: one chunk of targets on its way.
         bytes_rows: the rows themselves, which go to disk where a budget has no room for them.
@@ -119,7 +118,7 @@ def plan_graph(
         active=active,
         sources=linear.stream.nodes,
         flops=flops * share,
-        seconds=flops * share / _speed(linear.stream.final.inverse, linear.stream.width),
+        seconds=flops * share * _seconds_per_operation(linear),
         bytes_static=linear.bytes(),
         bytes_sweep=min(CHUNK_BYTES, cell * linear.stream.length * max(rows, 1)),
         bytes_rows=int(edges * share) * linear.stream.final.inverse.element_size(),
@@ -129,20 +128,25 @@ def plan_graph(
 
 def _work(linear: Linearized) -> tuple[float, int]:
     """Operations and edges of all rows."""
-    stream = linear.stream
     flops, edges = 0.0, 0
-    for number, reader in linear.readers.items():
-        crossed = [s.attention for s in stream.stages[: reader.stage] if s.attention is not None]
-        below = {source.group for stage in stream.stages[: reader.stage] for source in stage.sources}
-        below |= {source.group for source in stream.bottom}
-        counts = torch.tensor(stream.groups[number].starts).diff().tolist()
+    for number in linear.readers:
+        counts = torch.tensor(linear.stream.groups[number].starts).diff().tolist()
         for p, count in enumerate(counts):
-            seen = sum(stream.groups[group].starts[p + 1] for group in below)
-            hops = crossed[(1 if stream.pairs is not None else 0) : -1]
-            sweep = sum(_hop(a.output.shape[1], a.value.shape[0] * a.value.shape[1], stream.width, p) for a in hops)
-            flops += 2.0 * count * (sweep + stream.width * seen)
+            seen, sweep = _of_row(linear, number, p) if count else (0, 0)
+            flops += 2.0 * count * (sweep + linear.stream.width * seen)
             edges += count * seen
     return flops, edges
+
+
+def _of_row(linear: Linearized, number: int, p: int) -> tuple[int, int]:
+    """Sources that a target of this group sees from position p, and multiply-adds of its sweep."""
+    stream, stage = linear.stream, linear.readers[number].stage
+    below = {source.group for one in stream.stages[:stage] for source in one.sources}
+    below |= {source.group for source in stream.bottom}
+    crossed = [one.attention for one in stream.stages[:stage] if one.attention is not None]
+    hops = crossed[(1 if stream.pairs is not None else 0) : -1]
+    sweep = sum(_hop(a.output.shape[1], a.value.shape[0] * a.value.shape[1], stream.width, p) for a in hops)
+    return sum(stream.groups[group].starts[p + 1] for group in below), sweep
 
 
 def _hop(channels: int, values: int, width: int, p: int) -> int:
@@ -150,12 +154,21 @@ def _hop(channels: int, values: int, width: int, p: int) -> int:
     return (p + 1) * width * (channels + values) + (p + 1) * (p + 2) // 2 * channels
 
 
-def _speed(like: Tensor, width: int) -> float:
-    """Operations a second of a product of the sweeps' shape."""
-    a, b = like.new_ones(1024, width), like.new_ones(width, width)
-    times: list[float] = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        (a @ b).sum().item()  # reading the number waits for an accelerator
-        times.append(time.perf_counter() - start)
-    return 2.0 * a.numel() * width / sorted(times)[ROUNDS // 2]
+def _seconds_per_operation(linear: Linearized) -> float:
+    """Measured on rows of features spread over all of them."""
+    number = max(linear.readers, key=lambda one: linear.readers[one].stage, default=None)  # its rows cross most
+    if number is None:
+        return 0.0
+    group = linear.stream.groups[number]
+    count = min(SAMPLE, len(group))
+    if not count:
+        return 0.0
+    middle = max(0, len(group) * 3 // 4 - count)
+    sample = torch.arange(middle, middle + count) + group.offset
+    flops, start = 0.0, time.perf_counter()
+    for chunk in chunks(linear, sample):
+        float(solve(linear, chunk).values.sum())  # reading a number waits for an accelerator
+        for p in chunk.position:
+            seen, sweep = _of_row(linear, number, p)
+            flops += 2.0 * (sweep + linear.stream.width * seen)
+    return (time.perf_counter() - start) / max(flops, 1.0)

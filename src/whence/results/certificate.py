@@ -32,9 +32,6 @@ class Certificate:
         magnitude: Σ|row|.
         bound: The largest relative gap that passes.
 
-    Raises:
-        ValueError: Columns of unequal length.
-
     Example:
         >>> Certificate(torch.tensor([4]), torch.tensor([2.0]), torch.tensor([1e-6]), torch.tensor([5.0])).worst
         2e-07
@@ -45,11 +42,6 @@ class Certificate:
     gap: Float[Tensor, " row"] = field(default_factory=_no_numbers)
     magnitude: Float[Tensor, " row"] = field(default_factory=_no_numbers)
     bound: float = 1e-5
-
-    def __post_init__(self) -> None:
-        sizes = [len(column) for column in (self.rows, self.value, self.gap, self.magnitude)]
-        if len(set(sizes)) != 1:
-            raise ValueError(f"rows, value, gap and magnitude have lengths {sizes}; each needs one entry a row.")
 
     @property
     def relative(self) -> Float64[Tensor, " row"]:

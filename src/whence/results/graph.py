@@ -214,7 +214,7 @@ class Graph:
         for name, share in (("nodes", nodes), ("edges", edges)):
             if not 0 <= share <= 1:
                 raise ValueError(f"prune({name}={share}): a share of influence is between 0 and 1.")
-        kept = prune(self.nodes, self.weights, self._targets, nodes, edges)
+        kept = prune(self.nodes, self.weights, self._targets, self.influence(), nodes, edges)
         shares = kept.shares if self.shares is None else self.shares
         part = {"nodes": nodes, "edges": edges, "of_nodes": len(self.nodes)}
         return replace(

@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from whence.results.graph import Graph
 from whence.results.graph_sheet import label
 from whence.results.keys import Node
@@ -86,7 +88,7 @@ def _slug(prompt: str) -> str:
 
 
 def _nodes(graph: Graph, legacy_ids: bool) -> list[dict[str, Any]]:
-    layers = int(graph.provenance.get("n_layers", graph.nodes.layer.max().item() + 1 if len(graph.nodes) else 0))
+    layers = graph.provenance.get("n_layers") or _layers(graph)
     kinds, shares = kind_of(graph.nodes), graph.cumulative_influence().tolist()
     activations = iter(graph.activation_values[graph.selected_features].tolist())
     probabilities = iter(graph.logit_probabilities.tolist())
@@ -105,6 +107,12 @@ def _nodes(graph: Graph, legacy_ids: bool) -> list[dict[str, Any]]:
             first = False
         out.append(made)
     return out
+
+
+def _layers(graph: Graph) -> int:
+    """How many layers there are as far as the graph knows: up to the last active feature, kept as a node or not."""
+    layers = torch.cat([graph.nodes.layer, graph.active_features[:, 0], torch.tensor([-1])])
+    return int(layers.max()) + 1
 
 
 def _identity(node: Node, kind: Kind, layers: int, legacy_ids: bool, last: int) -> dict[str, Any]:

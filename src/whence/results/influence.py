@@ -52,10 +52,11 @@ def influence(
     """
     reached = targets.clone()
     for block in _from_targets_down(nodes, weights):
-        share = reached[block.rows] / _sums(block)
+        absolute = block.values.abs()
+        share = reached[block.rows] / _sums(absolute)
         if expanded is not None:
             share = share * expanded[block.rows]
-        reached.index_add_(0, block.columns, (share.to(block.values.dtype) @ block.values.abs()).double())
+        reached.index_add_(0, block.columns, (share.to(absolute.dtype) @ absolute).double())
     return reached - targets
 
 
@@ -66,9 +67,11 @@ def edge_scores(weights: Weights, reached: Float64[Tensor, " node"]) -> list[Flo
         weights: The edges.
         reached: I + w of each node.
     """
-    return [
-        (reached[block.rows] / _sums(block)).to(block.values.dtype)[:, None] * block.values.abs() for block in weights
-    ]
+    out: list[Tensor] = []
+    for block in weights:
+        absolute = block.values.abs()
+        out.append(absolute * (reached[block.rows] / _sums(absolute)).to(absolute.dtype)[:, None])
+    return out
 
 
 def replacement_score(
@@ -107,8 +110,9 @@ def completeness_score(
     reached = influence(nodes, weights, targets, expanded) + targets
     missing, has_row = torch.zeros_like(reached), torch.zeros_like(errors)
     for block in weights:
-        sums = _sums(block)
-        missing[block.rows] = block.values[:, errors[block.columns]].abs().sum(1, dtype=torch.float64) / sums
+        absolute = block.values.abs()
+        sums = _sums(absolute)
+        missing[block.rows] = absolute[:, errors[block.columns]].sum(1, dtype=torch.float64) / sums
         has_row[block.rows] = sums > _LEAST_ROW
     missing, has_row = missing * expanded, has_row & expanded
     counted = reached * has_row if rows_only else reached
@@ -141,8 +145,8 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 else 0.0
 
 
-def _sums(block: Block) -> Float64[Tensor, " r"]:
-    return torch.linalg.vector_norm(block.values, 1, dim=1, dtype=torch.float64).clamp_min(_LEAST_ROW)
+def _sums(absolute: Float[Tensor, "r c"]) -> Float64[Tensor, " r"]:
+    return absolute.sum(1).double().clamp_min(_LEAST_ROW)
 
 
 def _from_targets_down(nodes: NodeTable, weights: Weights) -> Iterator[Block]:
@@ -151,17 +155,21 @@ def _from_targets_down(nodes: NodeTable, weights: Weights) -> Iterator[Block]:
     depth[nodes.of("output")] = int(depth.max()) + 1 if len(depth) else 0
     parts = [part for block in weights for part in _by_depth(block, depth)]
     for height, block in sorted(parts, key=lambda part: -part[0]):
-        _check_order(nodes, block, depth[block.columns] >= height)
+        columns = depth[block.columns]
+        if len(columns) and int(columns.max()) >= height:  # columns of other rows of the block, or an edge gone wrong
+            _check_order(nodes, block, columns >= height)
         yield block
 
 
 def _by_depth(block: Block, depth: Int[Tensor, " node"]) -> Iterator[tuple[int, Block]]:
     heights = depth[block.rows]
-    distinct = heights.unique().tolist()
-    if len(distinct) == 1:
-        yield distinct[0], block
+    if not len(heights):
         return
-    for height in distinct:
+    low, high = (int(end) for end in heights.aminmax())
+    if low == high:
+        yield low, block
+        return
+    for height in heights.unique().tolist():
         rows = heights == height
         yield height, Block(block.rows[rows], block.columns, block.values[rows])
 

@@ -31,9 +31,6 @@ class NodeTable:
         inner: Neuron of an expert, or −1.
         position: Absolute position in the prompt, or −1.
 
-    Raises:
-        ValueError: Columns of unequal length.
-
     Example:
         >>> table = NodeTable.from_nodes([Node("mlp.feature", 2, 17, position=5), Node("bias")])
         >>> str(table[0]), table.find("bias")
@@ -46,11 +43,6 @@ class NodeTable:
     index: Int[Tensor, " node"]
     inner: Int[Tensor, " node"]
     position: Int[Tensor, " node"]
-
-    def __post_init__(self) -> None:
-        sizes = {field: len(getattr(self, field)) for field in FIELDS}
-        if len(set(sizes.values())) != 1:
-            raise ValueError(f"the columns of a node table have lengths {sizes}; each needs one entry a node.")
 
     @staticmethod
     def from_nodes(nodes: Iterable[Node]) -> "NodeTable":

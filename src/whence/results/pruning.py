@@ -5,7 +5,7 @@
        a share `edges`
     3  until nothing changes, drop features without an edge in, and features, errors and `rest` without an edge out
 
-Constants and learned positions without an edge go last. Cost: two passes of influence and a selection among the kept
+Constants and learned positions without an edge go last. Cost: a pass of influence and a selection among the kept
 entries; nothing is sorted whole. It knows nothing of what the nodes mean.
 """
 
@@ -33,7 +33,12 @@ class Kept:
 
 
 def prune(
-    nodes: NodeTable, weights: Weights, targets: Float64[Tensor, " node"], node_share: float, edge_share: float
+    nodes: NodeTable,
+    weights: Weights,
+    targets: Float64[Tensor, " node"],
+    flow: Float64[Tensor, " node"],
+    node_share: float,
+    edge_share: float,
 ) -> Kept:
     """The nodes and edges that carry these shares of influence.
 
@@ -41,6 +46,7 @@ def prune(
         nodes: What the rows and columns of `weights` are.
         weights: The edges.
         targets: w, the weight of each node as a target.
+        flow: I, the influence of each node.
         node_share: Share of influence of the nodes to keep, 0 to 1; where nothing has influence, all are kept.
         edge_share: Share of influence of the edges to keep, 0 to 1.
 
@@ -48,9 +54,8 @@ def prune(
         ValueError: An edge that does not lead to a higher layer.
 
     Example:
-        >>> kept = prune(graph.nodes, graph.weights, targets, 0.8, 0.98)  # doctest: +SKIP
+        >>> kept = prune(graph.nodes, graph.weights, targets, flow, 0.8, 0.98)  # doctest: +SKIP
     """
-    flow = influence(nodes, weights, targets)
     always = of_kind(nodes, "token", "constant", "output")
     index = ((flow >= least_kept(flow, node_share)) | always).nonzero().reshape(-1)
     part, among = nodes.select(index), weights.select(index)

@@ -8,6 +8,7 @@ Cost: memory of the blocks, never of target × source; a product is one small pr
 its rows are.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,14 +36,18 @@ class Block:
     def mapped(self, place: Int[Tensor, " node"]) -> "Block":
         """The block where node i has become node place[i]; those at −1 are dropped."""
         rows, columns = place[self.rows], place[self.columns]
-        kept, among = rows >= 0, columns >= 0
-        return Block(rows[kept], columns[among], self.values[kept][:, among])
+        kept, among = (rows >= 0).nonzero().reshape(-1), (columns >= 0).nonzero().reshape(-1)
+        return Block(rows[kept], columns[among], self._part(kept, among))
 
     def trimmed(self) -> "Block":
         """The block without rows and columns that are all zero."""
         edges = self.values != 0
-        rows, columns = edges.any(1), edges.any(0)
-        return Block(self.rows[rows], self.columns[columns], self.values[rows][:, columns])
+        rows, columns = edges.any(1).nonzero().reshape(-1), edges.any(0).nonzero().reshape(-1)
+        return Block(self.rows[rows], self.columns[columns], self._part(rows, columns))
+
+    def _part(self, rows: Int[Tensor, " kept"], columns: Int[Tensor, " among"]) -> Float[Tensor, "kept among"]:
+        values = self.values if len(rows) == len(self.rows) else self.values.index_select(0, rows)
+        return values if len(columns) == len(self.columns) else values.index_select(1, columns)
 
 
 class Weights:
@@ -152,7 +157,9 @@ class Weights:
         """The matrix as torch's own compressed rows."""
         rows, columns, values = self.coo()
         starts = torch.cat([torch.zeros(1, dtype=torch.int64), rows.bincount(minlength=self.shape[0]).cumsum(0)])
-        return torch.sparse_csr_tensor(starts, columns, values, self.shape, check_invariants=True)
+        with warnings.catch_warnings():  # that this kind of tensor is young is no news to who asks for one
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            return torch.sparse_csr_tensor(starts, columns, values, self.shape, check_invariants=True)
 
     def row(self, i: int) -> tuple[Int[Tensor, " edge"], Float[Tensor, " edge"]]:
         """Columns and values of the edges of one row."""

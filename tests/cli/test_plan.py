@@ -1,0 +1,17 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from typer.testing import Result
+
+import whence as library
+from whence.demo import PROMPT
+
+Whence = Callable[..., Result]
+
+
+def test_a_plan_counts_the_rows_that_the_graph_then_has(whence: Whence, run: Path) -> None:
+    planned = json.loads(whence("plan", PROMPT, "--memory", "1GB", "--json").stdout)
+    assert planned["rows"] == len(library.Graph.load(run).selected_features)
+    assert planned["fits"] is True
+    assert "rows go to disk" in whence("plan", PROMPT, "--memory", "1MB").stdout
