@@ -25,7 +25,9 @@ def commands() -> dict[str, Any]:
     return typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("dla", "--help"), ("models",)])
+@pytest.mark.parametrize(
+    "arguments", [("--version",), ("--help",), ("dla", "--help"), ("graph", "--help"), ("models",)]
+)
 def test_what_needs_no_model_loads_no_torch(shell: Shell, arguments: tuple[str, ...]) -> None:
     done = shell(*arguments, code=SPY)
     assert done.returncode == 0

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whence.cli.asking import dictionaries, token_ids
+from whence.cli.changes import changes
 from whence.cli.console import each_of, print_json, say, stdout
 from whence.cli.loading import DEMO, load
 from whence.cli.options import MODEL_HELP, Device, Dtype, Json, Position, Prompt, Revision, Units
@@ -59,61 +60,23 @@ def intervene(
     """Change nodes of the model as it runs, and print logits and probabilities before and after."""
     from whence.interventions.running import intervene as run
 
-    changes = _changes(ablate, set_to, steer, patch)
+    changed = changes(ablate, set_to, steer, patch)
     found_in = dictionaries(dictionary, model)
     found = load(model, revision, device, dtype)
     held = _freeze(freeze, found)
     say("running the model with and without the change")
-    outcome = run(found, prompt, changes, position=position, dictionary=found_in, freeze=held)
+    outcome = run(found, prompt, changed, position=position, dictionary=found_in, freeze=held)
     logits = (outcome.clean_logits[0, 0].float(), outcome.logits[0, 0].float())
     texts: dict[str, str] = {}
     if generate is not None:
-        texts = _written(found, prompt, changes, generate, dictionary=found_in, freeze=held)
+        texts = _written(found, prompt, changed, generate, dictionary=found_in, freeze=held)
     rows = _rows(found, logits, token_ids(found, targets))
     if json:
-        print_json({"prompt": prompt, "interventions": list(map(repr, changes)), "tokens": rows, "generated": texts})
+        print_json({"prompt": prompt, "interventions": list(map(repr, changed)), "tokens": rows, "generated": texts})
         return
     stdout().print(_table(rows))
     for name, text in texts.items():
         stdout().print(f"{name:<8} {text}", soft_wrap=True, markup=False)
-
-
-def _changes(
-    ablated: list[str] | None, values: list[str] | None, steered: list[str] | None, patched: list[str] | None
-) -> "list[Intervention]":
-    from whence.interventions import kinds
-
-    pairs = [_pair(text, "--set", "KEY=VALUE") for text in values or ()]
-    made = [kinds.ablate(key) for key in ablated or ()]
-    made += [kinds.set_value(key, _number(value, "--set")) for key, value in pairs]
-    made += [_steered(*_pair(text, "--steer", "KEY=+X or KEY=*X")) for text in steered or ()]
-    made += [kinds.patch(*_pair(text, "--patch", "KEY=PROMPT")) for text in patched or ()]
-    if not made:
-        raise typer.BadParameter("there is nothing to change; give --ablate, --set, --steer or --patch")
-    return made
-
-
-def _pair(text: str, option: str, form: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not value:
-        raise typer.BadParameter(f"'{text}' is no {form}", param_hint=option)
-    return key, value
-
-
-def _number(text: str, option: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"'{text}' is no number", param_hint=option) from None
-
-
-def _steered(key: str, value: str) -> "Intervention":
-    from whence.interventions.kinds import steer
-
-    if value[0] not in "+-*":
-        raise typer.BadParameter(f"'{value}' is neither +X (add) nor *X (multiply)", param_hint="--steer")
-    number = _number(value.removeprefix("*"), "--steer")
-    return steer(key, scale=number) if value[0] == "*" else steer(key, add=number)
 
 
 def _freeze(words: str | None, model: "Model") -> "Freeze":

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from whence.engine.expansion import Solved
+from whence.engine.expansion import Chunk, Solved
 from whence.engine.linearize import Linearized
 from whence.engine.stream import Group
 from whence.results.keys import LogitTarget
@@ -30,13 +30,13 @@ class Numbering:
     first_logit: int
     selected: Int[Tensor, " node"]  # features with rows, by source number
 
-    def rows(self, solved: Solved, group: Group | None) -> Int[Tensor, " target"]:
+    def rows(self, chunk: Chunk, group: Group | None) -> Int[Tensor, " target"]:
         """Node numbers of a chunk's targets."""
-        return self.first_logit + solved.chunk.node if group is None else self.place[group.offset + solved.chunk.node]
+        return self.first_logit + chunk.node if group is None else self.place[group.offset + chunk.node]
 
     def block(self, solved: Solved, group: Group | None) -> Block:
         """A chunk of rows over the graph's nodes."""
-        rows = self.rows(solved, group)
+        rows = self.rows(solved.chunk, group)
         places = self.place[solved.columns]
         kept = places >= 0
         values = [solved.values.cpu() if bool(kept.all()) else solved.values.cpu()[:, kept]]
@@ -66,14 +66,10 @@ def number(model: Linearized, selected: Int[Tensor, " node"], *, parity: bool) -
     kept[selected] = True
     place = torch.where(kept, kept.cumsum(0) - 1, -1)
     count = int(kept.sum())
-    rest = count if not parity and len(selected) < every - _left_out(model, parity) else None
+    rest = count if not parity and len(selected) < every else None
     count += rest is not None
     bias = None if parity else count
     return Numbering(place, rest, bias, count + (bias is not None), selected)
-
-
-def _left_out(model: Linearized, parity: bool) -> int:
-    return sum(len(group) for group in model.stream.groups if parity and group.name == "pos_embed")
 
 
 def node_table(model: Linearized, numbering: Numbering, targets: Sequence[LogitTarget]) -> NodeTable:

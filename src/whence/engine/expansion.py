@@ -45,20 +45,16 @@ class Solved:
 
     def gap(self) -> Float[Tensor, " target"]:
         """How far each row is from the number it explains."""
-        return (self.values.double().sum(1) + self.constant.double() - self.value.double()).abs()
+        return (self.values.sum(1, dtype=torch.float64) + self.constant.double() - self.value.double()).abs()
 
     def magnitude(self) -> Float[Tensor, " target"]:
         """What rounding is relative to: the sum of the sizes of a row's parts, or |row| |read| where that is more."""
-        parts = self.values.abs().double().sum(1) + self.constant.abs().double()
+        parts = torch.linalg.vector_norm(self.values, 1, dim=1, dtype=torch.float64) + self.constant.abs().double()
         return torch.maximum(parts, self.scale.double())
 
     def with_values(self, values: Float[Tensor, "target column"]) -> "Solved":
         """The same rows, their numbers kept elsewhere."""
         return replace(self, values=values)
-
-    def without_values(self) -> "Solved":
-        """What the rows explain, without the rows."""
-        return replace(self, values=self.values[:, :0], columns=self.columns[:0])
 
 
 def chunks(model: Linearized, nodes: Int[Tensor, " node"], chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from whence.engine.assembly import Numbering, node_table, number
-from whence.engine.expansion import CHUNK_BYTES, Solved, chunks, least_bytes, solve, solve_logits
+from whence.engine.expansion import CHUNK_BYTES, Chunk, Solved, chunks, least_bytes, solve, solve_logits
 from whence.engine.expansion_order import by_influence, readable, strongest
 from whence.engine.linearize import Linearized
 from whence.engine.logit_rows import Explained
 from whence.engine.memory import RowStore, said
+from whence.engine.stream import Group
 from whence.engine.tolerance import refuse_gap
 from whence.engine.workspace import Workspace
 from whence.progress import Progress, silent
@@ -39,6 +40,16 @@ class GraphRequest:
     parity: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """What a chunk's rows explain and how far their sums are from it."""
+
+    chunk: Chunk
+    value: Float64[Tensor, " target"]
+    gap: Float64[Tensor, " target"]
+    size: Float64[Tensor, " target"]
+
+
 @dataclass(eq=False)
 class GraphRun:
     """One graph on its way."""
@@ -47,7 +58,7 @@ class GraphRun:
     logits: Explained
     request: GraphRequest
     progress: Progress = silent
-    certified: list[tuple[Solved, Tensor, Tensor]] = field(default_factory=list[tuple[Solved, Tensor, Tensor]])
+    certified: list[Checked] = field(default_factory=list[Checked])
 
     def graph(self, **about: Any) -> Graph:
         """The graph.
@@ -113,7 +124,7 @@ class GraphRun:
             self._certify(solve(self.linear, chunk, self.space))
             for chunk in chunks(self.linear, nodes, self.chunk_bytes)
         ]
-        done = sum(len(one.chunk.position) for one, _, _ in self.certified)
+        done = sum(len(one.chunk.position) for one in self.certified)
         self.progress("rows", done, self.request.max_nodes or done)
         return [one.with_values(self.store.kept(one.values.cpu())) for one in solved]
 
@@ -121,7 +132,7 @@ class GraphRun:
         gap, size = solved.gap(), solved.magnitude()
         if len(gap):
             refuse_gap(gap, size, self.request.tolerance)
-        self.certified.append((solved.without_values(), gap.cpu(), size.cpu()))
+        self.certified.append(Checked(solved.chunk, solved.value.cpu().double(), gap.cpu(), size.cpu()))
         return solved
 
     # ------------------------------------------------------------ memory
@@ -133,21 +144,22 @@ class GraphRun:
         """
         if self.request.memory is None:
             return None
-        static, least = self.linear.bytes(), least_bytes(self.linear)
+        # A quarter is for what comes and goes: copies of a chunk's rows, and what the allocator keeps.
+        static, least = self.linear.bytes(), least_bytes(self.linear) * 4 // 3 + 1
         if self.request.memory < static + least:
             raise ValueError(
                 f"memory={said(self.request.memory)} is too little: the linear model of this prompt takes "
                 f"{said(static)} and one row another {said(least)}. Allow at least {said(static + least)}, or shorten "
                 "the prompt."
             )
-        return self.request.memory - static
+        return (self.request.memory - static) * 3 // 4
 
     # ------------------------------------------------------------ the result
-    def _group(self, solved: Solved) -> Any:
-        return None if solved.chunk.group is None else self.linear.stream.groups[solved.chunk.group]
+    def _group(self, chunk: Chunk) -> Group | None:
+        return None if chunk.group is None else self.linear.stream.groups[chunk.group]
 
     def _block(self, numbering: Numbering, solved: Solved) -> Block:
-        block = numbering.block(solved, self._group(solved))
+        block = numbering.block(solved, self._group(solved.chunk))
         return Block(block.rows, block.columns, self.store.kept(block.values))
 
     def _assembled(self, numbering: Numbering, blocks: list[Block], about: dict[str, Any]) -> Graph:
@@ -170,8 +182,10 @@ class GraphRun:
     def _certificate(self, numbering: Numbering) -> Certificate:
         if not self.certified:  # a shard without rows
             return Certificate(bound=self.request.tolerance)
-        rows = [numbering.rows(one, self._group(one)) for one, _, _ in self.certified]
-        columns = zip(*((one.value.cpu().double(), gap, size) for one, gap, size in self.certified), strict=True)
-        value, gap, size = (torch.cat(column) for column in columns)
+        rows = [numbering.rows(one.chunk, self._group(one.chunk)) for one in self.certified]
+        value, gap, size = (
+            torch.cat(column)
+            for column in zip(*((one.value, one.gap, one.size) for one in self.certified), strict=True)
+        )
         order = torch.cat(rows).argsort()
         return Certificate(torch.cat(rows)[order], value[order], gap[order], size[order], self.request.tolerance)

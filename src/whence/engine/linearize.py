@@ -48,6 +48,7 @@ class Linearized:
     readers: dict[int, Reader]  # by group
     bos: tuple[int, ...]
     trace: Trace | None  # until `forget_run`
+    run_bytes: int = 0
 
     @property
     def run(self) -> Trace:
@@ -71,19 +72,8 @@ class Linearized:
         return torch.cat(rows), torch.cat(values)
 
     def bytes(self) -> int:
-        """Memory of the linear model."""
-        seen: dict[int, int] = {}
-        waiting: list[Any] = [self.stream, list(self.readers.values())]
-        while waiting:
-            here = waiting.pop()
-            if isinstance(here, Tensor):
-                storage = here.untyped_storage()
-                seen[storage.data_ptr()] = storage.nbytes()
-            elif isinstance(here, list | tuple):
-                waiting.extend(here)
-            elif is_dataclass(here) and not isinstance(here, DictionarySet | type):
-                waiting.extend(vars(here).values())
-        return sum(seen.values())
+        """Memory of the linear model, and of the run while it was made."""
+        return bytes_in([self.stream, list(self.readers.values())]) + self.run_bytes
 
 
 def linearize(
@@ -119,7 +109,7 @@ def linearize(
         cut = DictionaryCut(recorded, dictionary, groups, bos, bos_is_constant)
     stream = _Builder(recorded, dictionary, cut, groups).build()
     readers = {groups.order().index(number): reader for number, reader in groups.readers.items()}
-    return Linearized(stream, readers, bos, trace)
+    return Linearized(stream, readers, bos, trace, bytes_in(trace))
 
 
 def _refuse(layout: Layout) -> None:
@@ -229,3 +219,21 @@ def with_pairs(stream: FrozenStream) -> FrozenStream:
     assert attention is not None
     pairs = tuple(attention.pairs(sources.at(0, stream.length)) for sources in stream.bottom)
     return replace(stream, pairs=pairs)
+
+
+def bytes_in(value: Any) -> int:
+    """Memory of the tensors in plain data, storages counted once."""
+    seen: dict[int, int] = {}
+    waiting: list[Any] = [value]
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, Tensor):
+            storage = here.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(here, dict):
+            waiting.extend(here.values())
+        elif isinstance(here, list | tuple):
+            waiting.extend(here)
+        elif is_dataclass(here) and not isinstance(here, DictionarySet | type):
+            waiting.extend(vars(here).values())
+    return sum(seen.values())

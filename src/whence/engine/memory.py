@@ -1,7 +1,7 @@
 """A memory budget: what it says in bytes, and rows of a graph that go to disk once it is spent.
 
-Rows beyond the budget lie in a file without a name, mapped into memory: the system writes them out and reads them back
-as they are used, and the file goes with the last tensor.
+Rows beyond the budget are written to a file without a name and mapped: the system reads them as they are used and lets
+go of them when memory is short, and the file goes with the last tensor.
 """
 
 import re
@@ -81,6 +81,7 @@ class RowStore:
         if not values.numel():
             return values
         with tempfile.NamedTemporaryFile(dir=self.folder, prefix="whence-rows-") as file:
-            size = values.numel()
-            mapped = torch.from_file(file.name, shared=True, size=size, dtype=values.dtype).view(values.shape)
-        return mapped.copy_(values)
+            file.write(values.contiguous().view(torch.uint8).numpy().tobytes())
+            file.flush()  # written rather than copied into the mapping, whose pages would count as memory in use
+            flat = torch.from_file(file.name, shared=True, size=values.numel(), dtype=values.dtype)
+        return flat.view(values.shape)
