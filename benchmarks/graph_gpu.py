@@ -17,8 +17,6 @@ from graph_bound import flops
 from graph_model import BOS, TINY, Shape, move_norms, prompt, transcoders
 from measuring import MB
 from whence.components.activation import Activation
-from whence.methods.graph import attribution_graph
-from whence.results.graph import Graph
 
 GEMMA = {"layers": 26, "d_model": 2304, "heads": 8, "key_heads": 4, "d_head": 256, "d_mlp": 9216, "features": 16384}
 GOALS = {64: 1.0, 512: 15.0}
@@ -58,8 +56,10 @@ def measure(shape: Shape, device: torch.device, repeats: int, nodes: int) -> Tim
     dictionary = [transcoder(layer, **tensors) for layer, tensors in enumerate(made)]
     model = whence.Model(hf)
 
-    def run() -> Graph:
-        return attribution_graph(model, dictionary, ids, targets=targets, parity="circuit-tracer", max_nodes=nodes)
+    def run() -> whence.Graph:
+        return whence.attribution_graph(
+            model, dictionary, ids, targets=targets, parity="circuit-tracer", max_nodes=nodes
+        )
 
     graph = run()
     selected = graph.active_features[graph.selected_features].cpu()

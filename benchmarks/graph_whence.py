@@ -11,11 +11,9 @@ import whence
 from graph_bound import gemm
 from graph_model import load_setup
 from measuring import Case, serve
-from whence.methods.graph import attribution_graph
-from whence.results.graph import Graph
 
 
-def nbytes(graph: Graph) -> int:
+def nbytes(graph: whence.Graph) -> int:
     """What the caller gets: the blocks of weights."""
     return sum(block.values.nbytes for block in graph.weights)
 
@@ -28,8 +26,10 @@ def main() -> None:
     dictionary = whence.load_dictionary(folder / "transcoders").in_memory()
     setup = load_setup(folder)
 
-    def run(ids: torch.Tensor) -> Graph:
-        return attribution_graph(model, dictionary, ids, targets=setup.targets, parity="circuit-tracer", max_nodes=None)
+    def run(ids: torch.Tensor) -> whence.Graph:
+        return whence.attribution_graph(
+            model, dictionary, ids, targets=setup.targets, parity="circuit-tracer", max_nodes=None
+        )
 
     run(setup.ids[:4])
     cases = {

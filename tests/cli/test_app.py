@@ -54,6 +54,13 @@ def test_there_are_no_other_commands() -> None:
     assert tuple(commands()) == COMMANDS
 
 
+@pytest.mark.parametrize("name", [*COMMANDS, "dictionary info"])
+def test_the_help_of_every_command_can_be_shown(whence: Whence, name: str) -> None:
+    result = whence(*name.split(), "--help")
+    assert result.exit_code == 0, result.exception
+    assert f"Usage: whence {name}" in result.stdout
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_option_says_what_it_does(name: str) -> None:
     command = commands()[name]

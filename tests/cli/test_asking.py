@@ -19,7 +19,7 @@ def test_shares_are_of_nodes_and_of_edges(text: str, read: tuple[float, float]) 
 
 @pytest.mark.parametrize("text", ["", "/", "0.8/", "0.8/0.9/0.7", "1.5", "-0.1", "nan", "half"])
 def test_other_text_is_no_shares(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="such as 0.8/0.98"):
+    with pytest.raises(typer.BadParameter, match=r"such as 0\.8/0\.98"):
         asking.check_shares(text)
 
 

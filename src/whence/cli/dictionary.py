@@ -22,7 +22,10 @@ def dictionary() -> None:
 @app.command("info")
 def info(
     reference: Annotated[
-        str, typer.Argument(metavar="REF", help="A folder, a file, or org/repo[/sub][@revision] on the Hub.")
+        str,
+        typer.Argument(
+            metavar="REF", help="A folder, a file, or org/repo, org/repo/sub or org/repo@revision on the Hub."
+        ),
     ],
     model: Annotated[str | None, typer.Option(help=f"Measure FVU and L0 on this model. {MODEL_HELP}")] = None,
     prompt: Annotated[str | None, typer.Option(help="What to measure on; the demo's own prompt if not given.")] = None,

@@ -27,7 +27,7 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON do
 
 Prompt: TypeAlias = Annotated[str, typer.Argument(metavar="PROMPT", help="The text.")]
 Position: TypeAlias = Annotated[int, typer.Option(help="Where to look at the next token; -1 is the last position.")]
-REFERENCE_HELP = "a folder, a file, or org/repo[/sub][@revision] on the Hub"
+REFERENCE_HELP = "a folder, a file, or org/repo, org/repo/sub or org/repo@revision on the Hub"
 Units: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -49,7 +49,10 @@ Targets: TypeAlias = Annotated[
     typer.Option(metavar="TOKEN", help=f"What to explain: {TOKEN}. The most likely tokens if not given."),
 ]
 MaxNodes: TypeAlias = Annotated[
-    int | None, typer.Option(min=0, help="Features with a row of their own, the others summed; all if not given.")
+    int | None,
+    typer.Option(
+        min=0, help="Features with a row of their own, the others summed; all if not given, of neurons 2,048."
+    ),
 ]
 Memory: TypeAlias = Annotated[
     str | None, typer.Option(metavar="SIZE", help="All that the job may allocate, such as 8GB; rows beyond go to disk.")

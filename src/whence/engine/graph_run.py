@@ -144,15 +144,15 @@ class GraphRun:
         """
         if self.request.memory is None:
             return None
-        # A quarter is for what comes and goes: copies of a chunk's rows, and what the allocator keeps.
-        static, least = self.linear.bytes(), least_bytes(self.linear) * 4 // 3 + 1
+        # Half is for what comes and goes: copies of a chunk's rows, and what the allocator keeps.
+        static, least = self.linear.bytes(), 2 * least_bytes(self.linear)
         if self.request.memory < static + least:
             raise ValueError(
                 f"memory={said(self.request.memory)} is too little: the linear model of this prompt takes "
                 f"{said(static)} and one row another {said(least)}. Allow at least {said(static + least)}, or shorten "
                 "the prompt."
             )
-        return (self.request.memory - static) * 3 // 4
+        return (self.request.memory - static) // 2
 
     # ------------------------------------------------------------ the result
     def _group(self, chunk: Chunk) -> Group | None:
