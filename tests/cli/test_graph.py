@@ -66,7 +66,7 @@ def test_it_prints_edges_scores_certificate_and_what_to_do_next(run: Path, whenc
         (("--parity", "circuit-tracer"), {"parity": "circuit-tracer"}),
         (("--nodes", "3.mlp.feature:357@8"), {"nodes": ["3.mlp.feature:357@8"]}),
         (("--position", "3"), {"position": 3}),
-        (("--memory", "1MB", "--offload", "cpu"), {"memory": "1MB", "offload": "cpu"}),
+        (("--memory", "50MB", "--offload", "cpu"), {"memory": "50MB", "offload": "cpu"}),
     ],
 )
 def test_options_do_what_the_librarys_arguments_do(

@@ -40,7 +40,7 @@ def show_graph(model: "Model", prompt: str, answer: str, page: Path) -> None:
 def _how_to_read(graph: "Graph") -> str:
     return (
         f"How to read it: each of the {len(graph.selected_features)} active features is the sum of what wrote to it "
-        f"from below, and so is the answer. Most of it began at the tokens {_tokens(graph)}: it put them together."
+        f"from below, and so is the answer. Of what began at tokens, most came from {_tokens(graph)}."
     )
 
 
