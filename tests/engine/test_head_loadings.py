@@ -20,8 +20,8 @@ def random(*shape: int) -> Tensor:
 
 
 def attention() -> AttentionMap:
-    pattern = random(2, LENGTH, 2, LENGTH)  # group, key, share, query
-    sees = torch.ones(LENGTH, LENGTH).triu()[None, :, None]
+    pattern = random(2, LENGTH, LENGTH, 2)  # group, key, query, share
+    sees = torch.ones(LENGTH, LENGTH).triu()[None, :, :, None]
     return AttentionMap(random(WIDTH, HEADS * 3), random(2, 3, WIDTH), pattern * sees, random(LENGTH, WIDTH))
 
 
@@ -56,7 +56,7 @@ def steps(stage: Stage, number: int) -> list[Step]:
     if stage.attention is not None:
         output = stage.attention.output.view(WIDTH, HEADS, 3)
         for head in range(HEADS):
-            pattern = stage.attention.pattern[head // 2, :, head % 2]
+            pattern = stage.attention.pattern[head // 2, :, :, head % 2]
             matrix = output[:, head] @ stage.attention.value[head // 2]
             found.append(((number, head), torch.einsum("kq,de->qdke", pattern, matrix)))
     return found

@@ -115,15 +115,14 @@ def dictionaries(reference: str | None, model: str) -> "DictionarySet | None":
 def units(reference: str | None, model: str, gate: str | None) -> "DictionarySet | Neurons":
     """What stands for the MLPs in a graph."""
     from whence.components.neurons import Neurons
-    from whence.engine.prompts import units_of
 
     if gate is not None and reference != NEURONS:
         raise typer.BadParameter(f"it is for neurons: it needs --dictionary {NEURONS}", param_hint="--gate")
     if reference is None and model != DEMO:
         remedy = f"it needs --dictionary REF with transcoders of this model, or {NEURONS} for its own MLP neurons"
         raise typer.BadParameter(remedy, param_hint="--model")
-    chosen: Any = dictionaries(reference, model)
-    return Neurons(gate or "frozen") if chosen is None else units_of(chosen)  # type: ignore[arg-type]
+    chosen = dictionaries(reference, model)
+    return Neurons(gate or "frozen") if chosen is None else chosen  # type: ignore[arg-type]
 
 
 def warn_of_unknown_words(tokens: "tuple[str, ...] | list[str]", tokenizer: Any) -> None:

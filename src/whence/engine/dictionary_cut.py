@@ -89,6 +89,11 @@ class DictionaryCut:
         if self.bos_is_constant:
             at_bos = ~self.trusted[:, None] * error
             constant, error, special = constant + at_bos, error - at_bos, {}
+        if not bool(error.isfinite().all()):
+            raise ValueError(
+                f"layer {writer.layer}: what the dictionary writes, or the model's own MLP, is not finite at position "
+                f"{int((~error.isfinite().all(-1)).nonzero()[0])}; look for NaN in its tensors"
+            )
         errors = self.groups.add(self.groups.one_each("mlp.error", writer.layer, **special), error)
         return Cut((*sources, errors), tuple(skips), constant)
 

@@ -20,6 +20,7 @@ from whence.engine.workspace import Workspace
 
 CHUNK_BYTES = 1 << 28
 ENOUGH_ROWS = 2048  # (position, target) pairs: more make a matrix product no faster
+COPIES = 3  # of a row while it becomes part of a graph
 ARRAYS = 4  # of (position, target, widest) alive at once in a sweep
 
 
@@ -65,22 +66,26 @@ def chunks(model: Linearized, nodes: Int[Tensor, " node"], chunk_bytes: int = CH
         nodes: sources by number, each of a group that reads.
         chunk_bytes: memory a sweep may take.
     """
-    stream, cell = model.stream, cell_bytes(model)
+    stream = model.stream
     for number in sorted(model.readers):
         group = stream.groups[number]
         mine = nodes[(nodes >= group.offset) & (nodes < group.offset + len(group))] - group.offset
         mine = mine.sort().values  # nodes of a group are ordered by position
         positions: list[int] = group.position()[mine].tolist()
+        cost = _Cost(cell_bytes(model), _row_bytes(model, number), chunk_bytes)
         start = 0
         for end in range(1, len(mine) + 1):
-            if end == len(mine) or _full(positions, start, end, chunk_bytes // cell):
+            if end == len(mine) or cost.full(positions, start, end):
                 yield Chunk(number, mine[start:end], positions[start:end])
                 start = end
 
 
 def least_bytes(model: Linearized) -> int:
-    """What a single row needs at most: its sweep and itself."""
-    return model.stream.length * cell_bytes(model) + 8 * model.stream.nodes
+    """What a single row needs at most: its sweep, itself and its copies."""
+    return (
+        model.stream.length * cell_bytes(model)
+        + COPIES * model.stream.final.inverse.element_size() * model.stream.nodes
+    )
 
 
 def cell_bytes(model: Linearized) -> int:
@@ -90,13 +95,35 @@ def cell_bytes(model: Linearized) -> int:
     return ARRAYS * widest * stream.final.inverse.element_size()
 
 
-def _full(positions: list[int], start: int, end: int, cells: int) -> bool:
-    """Whether the next target (at `end`) should begin a chunk of its own."""
-    length = positions[end] + 1
-    together = (end - start) * length
-    if together + length > cells:
-        return True
-    return together >= ENOUGH_ROWS and positions[end] - positions[start] > length // 10
+@dataclass(frozen=True)
+class _Cost:
+    """What decides where a chunk of one group ends."""
+
+    cell: int  # bytes of a sweep for one target at one position
+    row: list[int]  # bytes of a target's row and its copies, by the target's position
+    limit: int
+
+    def full(self, positions: list[int], start: int, end: int) -> bool:
+        """Whether the next target (at `end`) should begin a chunk of its own."""
+        length, count = positions[end] + 1, end - start
+        if (count + 1) * (length * self.cell + self.row[length - 1]) > self.limit:
+            return True
+        return count * length >= ENOUGH_ROWS and positions[end] - positions[start] > length // 10
+
+
+def node_numbers(model: Linearized, chunk: Chunk) -> Int[Tensor, " target"]:
+    """A chunk's targets as sources."""
+    assert chunk.group is not None
+    return model.stream.groups[chunk.group].offset + chunk.node
+
+
+def _row_bytes(model: Linearized, number: int) -> list[int]:
+    """Bytes of a row and its copies, by position: what a target of this group sees of every group below it."""
+    stream = model.stream
+    seen = torch.zeros(stream.length, dtype=torch.long)
+    for group in stream.visible(model.readers[number].stage):
+        seen += torch.tensor(stream.groups[group].starts[1:])
+    return (COPIES * stream.final.inverse.element_size() * seen).tolist()
 
 
 def solve(model: Linearized, chunk: Chunk, space: Workspace | None = None) -> Solved:

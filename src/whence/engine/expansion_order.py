@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from whence.engine.expansion import Solved
+from whence.engine.expansion import Solved, node_numbers
 from whence.engine.linearize import Linearized
 from whence.engine.screening import total_effects
 
@@ -40,7 +40,13 @@ def strongest(
 
 
 def by_influence(
-    model: Linearized, logits: Solved, weights: Float[Tensor, " target"], count: int, solve: Solve
+    model: Linearized,
+    logits: Solved,
+    weights: Float[Tensor, " target"],
+    count: int,
+    solve: Solve,
+    *,
+    constants: bool = True,
 ) -> list[Solved]:
     """Rows of the most influential nodes, found on the way down.
 
@@ -50,6 +56,7 @@ def by_influence(
         weights: of the targets.
         count: how many nodes get rows.
         solve: gives the rows of nodes.
+        constants: whether biases count in the sum of a row.
     """
     nodes, solved = readable(model), list[Solved]()
     waiting = torch.ones(len(nodes), dtype=torch.bool)
@@ -57,7 +64,7 @@ def by_influence(
     step = max(1, -(-count // ROUNDS))
     done = 0
     while done < count:
-        influence = influence_of(model, logits, weights, solved)[nodes].masked_fill(~waiting, -1)
+        influence = influence_of(model, logits, weights, solved, constants=constants)[nodes].masked_fill(~waiting, -1)
         chosen = influence.topk(min(step, count - done)).indices
         waiting[chosen] = False
         done += len(chosen)
@@ -66,15 +73,19 @@ def by_influence(
 
 
 def influence_of(
-    model: Linearized, logits: Solved, weights: Float[Tensor, " target"], solved: Sequence[Solved]
+    model: Linearized,
+    logits: Solved,
+    weights: Float[Tensor, " target"],
+    solved: Sequence[Solved],
+    *,
+    constants: bool = True,
 ) -> Float[Tensor, " node"]:
     """Influence of every source on the targets through the rows solved so far."""
     total = torch.zeros(model.stream.nodes)
-    _pass_on(total, logits, weights.abs().float().cpu())
+    _pass_on(total, logits, weights.abs().float().cpu(), constants)
     # A feature's row reaches only below its own stage: from the top down, each row is complete when it is passed on.
     for one in sorted(solved, key=lambda s: -_stage(model, s)):
-        assert one.chunk.group is not None
-        _pass_on(total, one, total[model.stream.groups[one.chunk.group].offset + one.chunk.node])
+        _pass_on(total, one, total[node_numbers(model, one.chunk)], constants)
     return total
 
 
@@ -83,8 +94,10 @@ def _stage(model: Linearized, solved: Solved) -> int:
     return model.readers[solved.chunk.group].stage
 
 
-def _pass_on(total: Float[Tensor, " node"], solved: Solved, influence: Float[Tensor, " target"]) -> None:
+def _pass_on(
+    total: Float[Tensor, " node"], solved: Solved, influence: Float[Tensor, " target"], constants: bool
+) -> None:
     values = solved.values.abs().float().cpu()
-    sizes = values.sum(1) + solved.constant.abs().float().cpu()
+    sizes = values.sum(1) + constants * solved.constant.abs().float().cpu()
     share = (influence / sizes.clamp_min(1e-10)) @ values
     total.index_add_(0, solved.columns, share)

@@ -1,8 +1,8 @@
 """From a linearized prompt to a graph: choose nodes, solve their rows within a budget, certify each, number the nodes.
 
-Memory: the linear model, one chunk's sweep (at most a quarter of what the budget leaves), and rows, which go to disk
-once the budget is spent. Rows of nodes that end without one of their own are summed into `rest` as soon as the list of
-nodes is known: at once for a fixed list, at the end for an order by influence.
+Memory: the linear model, one chunk's sweep, and rows, which go to disk once the budget is spent (engine.budget). Rows
+of nodes that end without one of their own are summed into `rest` as soon as the list of nodes is known: at once for a
+fixed list, at the end for an order by influence.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,11 +14,12 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from whence.engine.assembly import Numbering, node_table, number
-from whence.engine.expansion import CHUNK_BYTES, Chunk, Solved, chunks, least_bytes, solve, solve_logits
+from whence.engine.budget import Budget, budget_of
+from whence.engine.expansion import Chunk, Solved, chunks, node_numbers, solve, solve_logits
 from whence.engine.expansion_order import by_influence, readable, strongest
 from whence.engine.linearize import Linearized
 from whence.engine.logit_rows import Explained
-from whence.engine.memory import RowStore, said
+from whence.engine.memory import RowStore
 from whence.engine.stream import Group
 from whence.engine.tolerance import refuse_gap
 from whence.engine.workspace import Workspace
@@ -58,7 +59,14 @@ class GraphRun:
     logits: Explained
     request: GraphRequest
     progress: Progress = silent
+    budget: Budget = field(init=False)
+    store: RowStore = field(init=False)
+    space: Workspace = field(default_factory=Workspace)
     certified: list[Checked] = field(default_factory=list[Checked])
+
+    def __post_init__(self) -> None:
+        self.budget = budget_of(self.linear, self.request.memory)
+        self.store = RowStore(self.budget.rows)
 
     def graph(self, **about: Any) -> Graph:
         """The graph.
@@ -70,10 +78,6 @@ class GraphRun:
             ValueError: a memory budget that cannot be kept.
             LedgerError: a row that does not add up.
         """
-        left = self._left()
-        self.chunk_bytes = CHUNK_BYTES if left is None else min(CHUNK_BYTES, left // 2)
-        self.space = Workspace()
-        self.store = RowStore(None if left is None else left - self.chunk_bytes)
         targets = self.logits
         top = solve_logits(self.linear, targets.vectors, targets.constant, targets.value, targets.scale)
         selected = self._fixed()
@@ -82,8 +86,10 @@ class GraphRun:
             blocks = [self._block(numbering, one) for one in self._rows_of_shard(selected, top)]
         else:
             assert self.request.max_nodes is not None
-            solved = by_influence(self.linear, top, self._weights, self.request.max_nodes, self._solve)
-            numbers = [self.linear.stream.groups[one.chunk.group or 0].offset + one.chunk.node for one in solved]
+            solved = by_influence(
+                self.linear, top, self._weights, self.request.max_nodes, self._solve, constants=not self.request.parity
+            )
+            numbers = [node_numbers(self.linear, one.chunk) for one in solved]
             selected = torch.cat(numbers).sort().values if numbers else torch.zeros(0, dtype=torch.long)
             numbering = number(self.linear, selected, parity=self.request.parity)
             self._certify(top)
@@ -108,7 +114,7 @@ class GraphRun:
 
     def _rows_of_shard(self, selected: Int[Tensor, " node"], top: Solved) -> Iterable[Solved]:
         part, parts = self.request.shard or (0, 1)
-        mine = list(chunks(self.linear, selected, self.chunk_bytes))[part::parts]
+        mine = list(chunks(self.linear, selected, self.budget.chunk))[part::parts]
         total = sum(len(chunk.position) for chunk in mine)
         done = 0
         for chunk in mine:
@@ -122,7 +128,7 @@ class GraphRun:
         """Rows of some nodes, all their columns kept until the list of nodes is complete."""
         solved = [
             self._certify(solve(self.linear, chunk, self.space))
-            for chunk in chunks(self.linear, nodes, self.chunk_bytes)
+            for chunk in chunks(self.linear, nodes, self.budget.chunk)
         ]
         done = sum(len(one.chunk.position) for one in self.certified)
         self.progress("rows", done, self.request.max_nodes or done)
@@ -134,25 +140,6 @@ class GraphRun:
             refuse_gap(gap, size, self.request.tolerance)
         self.certified.append(Checked(solved.chunk, solved.value.cpu().double(), gap.cpu(), size.cpu()))
         return solved
-
-    # ------------------------------------------------------------ memory
-    def _left(self) -> int | None:
-        """What the budget leaves for sweeps and rows.
-
-        Raises:
-            ValueError: not enough for a single row.
-        """
-        if self.request.memory is None:
-            return None
-        # Half is for what comes and goes: copies of a chunk's rows, and what the allocator keeps.
-        static, least = self.linear.bytes(), 2 * least_bytes(self.linear)
-        if self.request.memory < static + least:
-            raise ValueError(
-                f"memory={said(self.request.memory)} is too little: the linear model of this prompt takes "
-                f"{said(static)} and one row another {said(least)}. Allow at least {said(static + least)}, or shorten "
-                "the prompt."
-            )
-        return (self.request.memory - static) // 2
 
     # ------------------------------------------------------------ the result
     def _group(self, chunk: Chunk) -> Group | None:

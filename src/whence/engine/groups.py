@@ -1,6 +1,7 @@
 """Groups of nodes as they are found, bottom up, and put in the order of a graph's nodes at the end."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,6 +34,11 @@ class Groups:
         """The groups by rank, and by where they were found within one."""
         return sorted(range(len(self.found)), key=lambda number: _RANK.get(self.found[number].name, 1))
 
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """The place of each group in that order, once all are found."""
+        return {number: place for place, number in enumerate(self.order())}
+
     def placed(self) -> tuple[Group, ...]:
         """The groups in order, each knowing its first node's number."""
         placed: list[Group] = []
@@ -48,4 +54,4 @@ class Groups:
 
     def moved(self, sources: Sources) -> Sources:
         """Sources that name their group by the new order."""
-        return replace(sources, group=self.order().index(sources.group))
+        return replace(sources, group=self.places[sources.group])

@@ -59,7 +59,7 @@ def split_by_source(stream: FrozenStream, target: Reading, sources: list[Writes]
         if stage.attention is not None:
             heads = _heads(stage.attention, down[:, 0])
             for source, foot, found in zip(sources, feet, parts, strict=True):
-                mixed = torch.einsum("grq,qgre->gre", stage.attention.pattern[:, source.position], heads)
+                mixed = torch.einsum("gqr,qgre->gre", stage.attention.pattern[:, source.position], heads)
                 values = torch.einsum("d,ged->ge", foot[number], stage.attention.value)
                 found[number] = torch.einsum("gre,ge->gr", mixed, values).flatten()
         down = _below(stage, down)
@@ -82,7 +82,7 @@ def split_by_target(stream: FrozenStream, source: Writes, targets: list[Reading]
             for target, top, found in zip(targets, tops, parts, strict=True):
                 if number < target.stage:
                     heads = _heads(stage.attention, top[number][None])[0]
-                    mixed = torch.einsum("gkr,gke->gre", stage.attention.pattern[..., target.position], values)
+                    mixed = torch.einsum("gkr,gke->gre", stage.attention.pattern[:, :, target.position], values)
                     found[number] = (mixed * heads).sum(-1).flatten()
         up = _above(stage, up) + _placed(stream, source, number, up)
     straight = dict(_carried_up(stream, source, len(stream.stages)))
@@ -93,7 +93,7 @@ def split_by_target(stream: FrozenStream, source: Writes, targets: list[Reading]
 
 def _heads(attention: AttentionMap, covector: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos group share d_head"]:
     """Covectors at the outputs of heads."""
-    groups, _, share, _ = attention.pattern.shape
+    groups, _, _, share = attention.pattern.shape
     return (covector @ attention.output).view(len(covector), groups, share, -1)
 
 

@@ -29,9 +29,8 @@ from whence.engine.neuron_reader import neuron_reader
 from whence.engine.readers import Reader
 from whence.engine.recorded import Recorded
 from whence.engine.stream import FrozenStream, Group, Sources, Stage, constants_below
-from whence.errors import UnsupportedModelError
 from whence.model.batch import Batch
-from whence.model.layout import Layout
+from whence.model.freeze import refuse_unless_frozen
 from whence.model.linear import constant_of, matrix_of
 from whence.model.model import Model
 from whence.model.recorder import record
@@ -62,13 +61,13 @@ class Linearized:
 
     def features(self) -> tuple[Int[Tensor, "feature 3"], Float[Tensor, " feature"]]:
         """(layer, position, index) and activation of every node that could have a row, by number."""
-        rows, values = [torch.zeros(0, 3, dtype=torch.long)], [torch.zeros(0)]
+        rows, values = [torch.zeros(0, 3, dtype=torch.long)], [self.stream.final.inverse.new_zeros(0).cpu()]
         for number in sorted(self.readers):
             group = self.stream.groups[number]
             layer = torch.full((len(group),), group.layer if group.layer is not None else -1)
             rows.append(torch.stack([layer, group.position(), group.index], 1))
             every = torch.arange(len(group), device=self.stream.final.inverse.device)
-            values.append(self.readers[number].activation(every).float().cpu())
+            values.append(self.readers[number].activation(every).cpu())
         return torch.cat(rows), torch.cat(values)
 
     def bytes(self) -> int:
@@ -99,7 +98,8 @@ def linearize(
         UnsupportedModelError: attention patterns of this family cannot be held, or its values not be followed.
         ValueError: a dictionary that does not fit the model.
     """
-    _refuse(model.layout)
+    refuse_unless_frozen(model.layout)
+    bos = tuple(p for p in bos if p <= position)
     if isinstance(dictionary, DictionarySet):
         dictionary.check_fits(model.d_model, model.n_layers)
     trace = _record(model, batch, dictionary, position)
@@ -108,16 +108,8 @@ def linearize(
     if isinstance(dictionary, DictionarySet):
         cut = DictionaryCut(recorded, dictionary, groups, bos, bos_is_constant)
     stream = _Builder(recorded, dictionary, cut, groups).build()
-    readers = {groups.order().index(number): reader for number, reader in groups.readers.items()}
+    readers = {groups.places[number]: reader for number, reader in groups.readers.items()}
     return Linearized(stream, readers, bos, trace, bytes_in(trace))
-
-
-def _refuse(layout: Layout) -> None:
-    if not layout.architecture.frozen:
-        raise UnsupportedModelError(
-            f"{type(layout.hf).__name__}: attention patterns of this family cannot be held constant, so it has no "
-            "attribution graphs. `whence models` lists the families that do."
-        )
 
 
 def _record(model: Model, batch: Batch, dictionary: DictionarySet | Neurons, position: int) -> Trace:
@@ -191,7 +183,7 @@ class _Builder:
         constant = exit.bias.expand(length, recorded.model.d_model)
         constants.append(constant if bias is None else constant + exit.push(bias.expand(length, -1)))
         self.groups.readers[len(self.groups.found)] = neuron_reader(
-            number, recorded.entry(writer), write, units.gate, like
+            number, recorded.entry(writer), write, units.gate, like, recorded.model.layout.lock
         )
         index = torch.arange(width).repeat(length)
         group = Group("mlp.neuron", writer.layer, index, list(range(0, length * width + 1, width)))

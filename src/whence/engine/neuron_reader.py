@@ -18,7 +18,7 @@ from whence.engine.maps import NormAt
 from whence.engine.readers import Reader
 from whence.errors import UnsupportedModelError
 from whence.model.hooks import hooked, main_output
-from whence.model.linear import matrix_of
+from whence.model.linear import constant_of, matrix_of
 from whence.model.trace import Write
 
 
@@ -32,6 +32,7 @@ class NeuronReader(Reader):
     up_weight: Float[Tensor, "pos neuron"] | None  # None: 1
     gate_weight: Float[Tensor, "pos neuron"] | None
     activations: Float[Tensor, "pos neuron"]
+    bias: Float[Tensor, " neuron"] | None = None  # of the first map, for plain neurons
 
     def rows(self, node: Int[Tensor, " k"]) -> tuple[Float[Tensor, "k d_model"], Float[Tensor, " k"]]:
         position, neuron = node // len(self.up), node % len(self.up)
@@ -47,6 +48,7 @@ class NeuronReader(Reader):
         if self.up_weight is not None:
             return self.read.new_ones(len(node))
         value = self.rows(node)[1]
+        value = value if self.bias is None else value + self.bias[node % len(self.up)]
         return torch.where(value == 0, 0.0, self.activation(node) / torch.where(value == 0, 1.0, value))
 
     def activation(self, node: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
@@ -54,7 +56,7 @@ class NeuronReader(Reader):
 
 
 def neuron_reader(
-    stage: int, norm: NormAt, write: Write, how: Literal["frozen", "derivative"], like: Tensor
+    stage: int, norm: NormAt, write: Write, how: Literal["frozen", "derivative"], like: Tensor, lock: Any
 ) -> NeuronReader:
     """The reader of one MLP's neurons.
 
@@ -69,10 +71,13 @@ def neuron_reader(
     read, neurons = write.sublayer.input[0].to(like), write.input.shape[-1]
     if writer.gate is None:
         up = matrix_of(writer.up, neurons, read.shape[-1], like)
-        return NeuronReader(stage, norm, True, read.norm(dim=-1), read, up, None, None, None, write.input[0].to(like))
+        bias = constant_of(writer.up, read.shape[-1], like)
+        activation = write.input[0].to(like)
+        return NeuronReader(stage, norm, True, read.norm(dim=-1), read, up, None, None, None, activation, bias)
     fused = writer.gate is writer.up
     both = matrix_of(writer.up, neurons * (1 + fused), read.shape[-1], like)
-    by_gate, by_up = _partials(write, neurons)
+    with lock:  # hooks belong to the whole model
+        by_gate, by_up = _partials(write, neurons)
     gate = both[:neurons] if fused else matrix_of(writer.gate, neurons, read.shape[-1], like)
     return NeuronReader(
         stage,

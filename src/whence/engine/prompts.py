@@ -29,8 +29,8 @@ def one_prompt(model: Model, prompt: Any, position: int) -> tuple[Batch, int]:
     return batch, int(rows[0, 0])
 
 
-def units_of(dictionary: Any) -> DictionarySet | Neurons:
-    """What stands for the MLPs.
+def units_of(model: Model, dictionary: Any) -> DictionarySet | Neurons:
+    """What stands for the MLPs, its rows handed out where the model computes.
 
     Raises:
         TypeError: no dictionary, or one whose features do not read the stream linearly.
@@ -43,7 +43,7 @@ def units_of(dictionary: Any) -> DictionarySet | Neurons:
             f"dictionary= holds SAEs of {found.writes}; an attribution graph needs features that stand for an MLP: "
             "transcoders, a cross-layer transcoder, or None for neurons"
         )
-    return found
+    return found.to(model.device)
 
 
 def bos_positions(model: Model, batch: Batch, parity: str | None) -> tuple[int, ...]:
@@ -54,3 +54,17 @@ def bos_positions(model: Model, batch: Batch, parity: str | None) -> tuple[int, 
     special: Sequence[int] = getattr(model.tokenizer, "all_special_ids", None) or ()
     bos = getattr(model.hf.config.get_text_config(), "bos_token_id", None)
     return (0,) if first[0] in (*special, bos) else ()
+
+
+def check_choice(order: str, max_nodes: Any) -> None:
+    """Refuse an order or a number of nodes that cannot be meant.
+
+    Raises:
+        ValueError: with what can.
+    """
+    if order not in ("influence", "exact"):
+        raise ValueError(f"order={order!r}; it is 'influence' or 'exact'")
+    if max_nodes is None:
+        return
+    if isinstance(max_nodes, bool) or not isinstance(max_nodes, int) or max_nodes < 0:
+        raise ValueError(f"max_nodes={max_nodes!r}; it is the number of features with rows of their own, or None")

@@ -93,6 +93,11 @@ class FrozenStream:
         """How many sources there are."""
         return sum(len(group) for group in self.groups)
 
+    def visible(self, stage: int) -> list[int]:
+        """The groups that a target at the foot of a stage can see, in order."""
+        below = {source.group for one in self.stages[:stage] for source in one.sources}
+        return sorted(below) + [source.group for source in self.bottom]
+
     def lowest_attention(self) -> int | None:
         """The stage of the first attention, if nothing but the bottom's sources is below it."""
         for number, stage in enumerate(self.stages):

@@ -47,12 +47,10 @@ class _Sweep:
         # How many targets of the chunk lie before each position: those after it are the ones that see it.
         self.first = [bisect_left(position, q) for q in range(self.length)]
         self.spread: Tensor | None = None  # [pos, target, d_model], once attention has been crossed
-        visible = sorted({source.group for below in stream.stages[:stage] for source in below.sources})
-        visible += [source.group for source in stream.bottom]
         self.slices: dict[int, slice] = {}
         columns: list[Tensor] = []
         total = 0
-        for number in visible:
+        for number in stream.visible(stage):
             group = stream.groups[number]
             count = group.starts[self.length]
             self.slices[number] = slice(total, total + count)

@@ -21,12 +21,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from whence.components.neurons import Neurons
-from whence.engine.expansion_order import readable
+from whence.components.sets import DictionarySet
+from whence.engine.budget import refuse_hopeless
 from whence.engine.graph_run import GraphRequest, GraphRun
 from whence.engine.linearize import Linearized, linearize
 from whence.engine.logit_rows import explained
 from whence.engine.memory import bytes_of
-from whence.engine.prompts import NEURONS, bos_positions, one_prompt, units_of
+from whence.engine.prompts import NEURONS, bos_positions, check_choice, one_prompt, units_of
 from whence.engine.tolerance import tolerance_of
 from whence.methods.provenance import provenance
 from whence.model.model import Model
@@ -100,20 +101,22 @@ def attribution_graph(
         True
     """
     batch, last = one_prompt(model, prompt, position)
-    units = units_of(dictionary)
-    _check(order, parity, nodes, shard, max_nodes)
+    units, budget = units_of(model, dictionary), bytes_of(memory)
+    if max_nodes is None and nodes is None and isinstance(units, Neurons):
+        max_nodes = NEURONS
+    check_choice(order, max_nodes)
+    _check(parity, nodes, shard, offload, order, max_nodes)
+    refuse_hopeless(model, last + 1, budget)
     bos = bos_positions(model, batch, parity)
     linear = linearize(model, batch, units, position=last, bos=bos, bos_is_constant=parity is not None)
     logits = explained(model, linear, targets, max_n_logits, desired_logit_prob, demeaned=parity is not None)
-    if max_nodes is None and isinstance(units, Neurons):
-        max_nodes = NEURONS
     request = GraphRequest(
         tolerance=tolerance_of(model.dtype),
         max_nodes=max_nodes,
         order=order,
         given=None if nodes is None else _numbers(linear, nodes),
         shard=shard,
-        memory=bytes_of(memory),
+        memory=budget,
         parity=parity is not None,
     )
     options = {
@@ -124,7 +127,8 @@ def attribution_graph(
         "max_nodes": max_nodes,
         "shard": None if shard is None else list(shard),
         "frozen": {"norms": True, "attention": True, "mlps": "replaced"},
-        "bos": list(bos),
+        "bos": list(linear.bos),
+        "n_layers": model.n_layers,
     }
     ids = batch.ids[0, : last + 1].cpu()
     texts = tuple(model.token_text(token) for token in ids.tolist())
@@ -132,7 +136,7 @@ def attribution_graph(
     linear.forget_run()
     with offloaded(model.layout, offload):
         return GraphRun(linear, logits, request, progress).graph(
-            prompt=prompt if isinstance(prompt, str) else "".join(texts),
+            prompt=prompt if isinstance(prompt, str) and last + 1 == batch.ids.shape[1] else "".join(texts),
             input_tokens=ids,
             token_texts=texts,
             provenance=origin,
@@ -166,7 +170,18 @@ def attribution_graphs(
         >>> for number, graph in whence.attribution_graphs(model, transcoders, prompts):  # doctest: +SKIP
         ...     graph.save(f"runs/{number}")
     """
-    units = units_of(dictionary)
+    units = units_of(model, dictionary)  # now, not when the first graph is taken
+    return _one_by_one(model, units, prompts, targets, on_error, options)
+
+
+def _one_by_one(
+    model: Model,
+    units: DictionarySet | Neurons,
+    prompts: Iterable[Any],
+    targets: Any,
+    on_error: Callable[[int, Exception], None] | None,
+    options: dict[str, Any],
+) -> Iterator[tuple[int, Graph]]:
     first: Exception | None = None
     for number, prompt in enumerate(prompts):
         try:
@@ -181,27 +196,24 @@ def attribution_graphs(
         raise first
 
 
-def _check(order: str, parity: str | None, nodes: Any, shard: Any, max_nodes: Any) -> None:
-    if order not in ("influence", "exact"):
-        raise ValueError(f"order={order!r}; it is 'influence' or 'exact'")
+def _check(parity: str | None, nodes: Any, shard: Any, offload: Any, order: str, max_nodes: int | None) -> None:
     if parity not in (None, "circuit-tracer"):
         raise ValueError(f"parity={parity!r}; it is 'circuit-tracer' or None")
-    if (
-        isinstance(max_nodes, bool)
-        or not isinstance(max_nodes, int | None)
-        or (max_nodes is not None and max_nodes < 0)
-    ):
-        raise ValueError(
-            f"max_nodes={max_nodes!r}; it is the number of features with rows of their own, or None for all"
-        )
+    if offload not in (None, "cpu", "disk"):
+        raise ValueError(f"offload={offload!r}; it is 'cpu', 'disk' or None")
+    if isinstance(nodes, str | Node):
+        raise TypeError(f"nodes={nodes!r}; it is a list of keys, [{str(nodes)!r}]")
     if nodes is not None and max_nodes is not None:
         raise ValueError("nodes= lists the features that get rows; leave max_nodes out")
     if shard is None:
         return
-    if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
+    if not isinstance(shard, tuple | list) or len(shard) != 2 or not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard={shard!r}; it is (i, n) with 0 <= i < n")
     if order == "influence" and max_nodes is not None:
-        raise ValueError("shard= splits a fixed list of nodes; choose them with order='exact' or nodes=")
+        raise ValueError(
+            f"shard= splits a fixed list of nodes, and the {max_nodes} here would be found on the way; choose them "
+            "with order='exact' or nodes="
+        )
 
 
 def _numbers(linear: Linearized, nodes: Iterable[Node | str]) -> Int[Tensor, " node"]:
@@ -220,8 +232,9 @@ def _numbers(linear: Linearized, nodes: Iterable[Node | str]) -> Int[Tensor, " n
             for at in torch.where((group.index == node.index) & (group.position() == node.position))[0]
         ]
         if not found:
-            raise ValueError(f"{node} is no active feature of this prompt; keys look like '2.mlp.feature:17@5'")
+            raise ValueError(
+                f"{node} is not an active feature of this prompt, and only features have rows; keys look like "
+                "'2.mlp.feature:17@5'"
+            )
         numbers += found
-    unique = sorted(set(numbers))
-    assert len(unique) <= len(readable(linear))
-    return torch.tensor(unique, dtype=torch.long)
+    return torch.tensor(sorted(set(numbers)), dtype=torch.long)

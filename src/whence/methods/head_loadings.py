@@ -72,7 +72,7 @@ def head_loadings(
     if not wanted:
         raise ValueError("edges= is empty; give (source, target) pairs of node keys")
     batch, last = one_prompt(model, prompt, _last(wanted))
-    units = units_of(dictionary)
+    units = units_of(model, dictionary)
     bos = bos_positions(model, batch, None)
     linear = linearize(model, batch, units, position=last, bos=bos)
     job = EdgeLoadings(model, linear, wanted, targets)

@@ -57,7 +57,7 @@ def qk_attribution(model: Model, dictionary: Any, prompt: Any, score: Node | str
     node = Node.parse(score) if isinstance(score, str) else score
     writer, head, query, key = _meant(model, node)
     batch, last = one_prompt(model, prompt, query)
-    units = units_of(dictionary)
+    units = units_of(model, dictionary)
     bos = bos_positions(model, batch, None)
     linear = linearize(model, batch, units, position=last, bos=bos)
     parts = score_parts(model, linear, writer, head, query, key)

@@ -48,13 +48,22 @@ def frozen(layout: Layout) -> Generator[None]:
     Raises:
         UnsupportedModelError: the family's attention cannot be held.
     """
+    refuse_unless_frozen(layout)
+    with held(layout, attention=True, norms=True, layers=range(len(layout.blocks))):
+        yield
+
+
+def refuse_unless_frozen(layout: Layout) -> None:
+    """Refuse a family whose attention cannot be held.
+
+    Raises:
+        UnsupportedModelError: naming the model.
+    """
     if not layout.architecture.frozen or layout.architecture.patterns is None:
         raise UnsupportedModelError(
             f"{type(layout.hf).__name__}: attention patterns of this family cannot be held constant, so it has no "
             "attribution graphs. `whence models` lists the families that do."
         )
-    with held(layout, attention=True, norms=True, layers=range(len(layout.blocks))):
-        yield
 
 
 @contextmanager
