@@ -176,7 +176,7 @@ GRAPH_FAMILIES = (
         "phi3",
     ),
     *("cohere", "granite", "starcoder2", "stablelm", "mixtral", "qwen3_moe", "gpt_oss", "opt", "gptj", "gpt_neo"),
-    *("qwen2_moe", "jamba", "falcon_h1"),
+    *("olmo", "olmoe", "qwen2_moe", "jamba", "falcon_h1"),
 )
 
 

@@ -105,3 +105,9 @@ def test_weights_are_left_as_they_were() -> None:
 def test_a_model_without_an_output_embedding_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="output embedding"):
         Model(tiny("llama").model)
+
+
+def test_a_model_that_clips_its_values_loads_without_graphs() -> None:
+    model = Model(fresh("olmo", clip_qkv=0.1))
+    assert not model.architecture.frozen
+    assert loaded("olmo").architecture.frozen

@@ -4,6 +4,7 @@ Weights are never edited, folded or converted. Loading runs the self-check; a mo
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, SupportsIndex
 
 import torch
@@ -195,7 +196,9 @@ def _architecture(hf: Any) -> tuple[Architecture, bool]:
     family = str(getattr(hf.config, "model_type", None))
     if family in ARCHITECTURES:
         refuse_unknown_fields(hf)
-        return ARCHITECTURES[family], True
+        clips = getattr(hf.config.get_text_config(), "clip_qkv", None) is not None  # then values are not linear
+        entry = ARCHITECTURES[family]
+        return (replace(entry, frozen=False) if clips else entry), True
     return infer(hf), False
 
 
