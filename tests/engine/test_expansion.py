@@ -6,7 +6,7 @@ from torch import Tensor
 
 from families import loaded, prompts
 from graphs import FEATURES, linearized, transcoders
-from whence.engine.expansion import Chunk, Solved, chunks, least_bytes, solve
+from whence.engine.expansion import Chunk, Solved, cell_bytes, chunks, least_bytes, solve
 from whence.engine.expansion_order import by_influence, influence_of, readable
 from whence.engine.linearize import Linearized
 
@@ -39,8 +39,8 @@ def test_chunks_cover_each_node_once_by_ascending_position(linear: Linearized, c
 
 
 def test_chunks_keep_to_their_memory(linear: Linearized) -> None:
-    cell = (least_bytes(linear) - 8 * linear.stream.nodes) // linear.stream.length
-    budget = 20 * cell
+    cell = cell_bytes(linear)
+    budget = least_bytes(linear) + 20 * cell
     for one in chunks(linear, readable(linear), budget):
         assert len(one.node) == 1 or len(one.node) * (one.position[-1] + 1) * cell <= budget
 

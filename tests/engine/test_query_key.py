@@ -17,7 +17,7 @@ NORMED: dict[str, tuple[str, dict[str, Any]]] = {
     "stablelm": ("stablelm", {"qk_layernorm": True}),
     "cohere": ("cohere", {"use_qk_norm": True}),
 }
-QK_NORM = ("qwen3", "gemma3_text", "olmo2", "qwen3_moe", *(f"{name} normed" for name in NORMED))
+QK_NORM = ("qwen3", "gemma3_text", "olmo2", "olmoe", "qwen3_moe", *(f"{name} normed" for name in NORMED))
 PLAIN = tuple(name for name in GRAPH_FAMILIES if name not in QK_NORM)
 QUERY, KEY, HEAD = 7, 5, 3
 ZERO = torch.zeros((), dtype=torch.float64)

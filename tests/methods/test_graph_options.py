@@ -109,8 +109,10 @@ def test_a_shard_without_rows_is_an_empty_part() -> None:
 
 
 def test_a_budget_below_one_row_is_refused_with_the_least_that_works() -> None:
-    with pytest.raises(ValueError, match=r"memory=1.00 KB is too little: .* Allow at least ([0-9.]+ [KM]B)") as refused:
-        made(memory="1KB")
+    with pytest.raises(
+        ValueError, match=r"memory=10.00 KB is too little: .* Allow at least ([0-9.]+ [KM]B)"
+    ) as refused:
+        made(memory="10KB")
     least = re.search(r"at least ([0-9.]+) ([KM]B)", str(refused.value))
     assert least is not None
     made(memory=f"{float(least[1]) + 0.01}{least[2]}")
@@ -129,7 +131,7 @@ def test_rows_that_went_to_disk_equal_those_in_memory(options: dict, monkeypatch
     in_memory = made(units=units, **options)
     monkeypatch.setattr(RowStore, "__init__", noted)
     with pytest.raises(ValueError) as refused:
-        made(units=units, memory="1KB", **options)
+        made(units=units, memory="10KB", **options)
     least = re.search(r"at least ([0-9.]+) KB", str(refused.value))
     assert least is not None
     on_disk = made(units=units, memory=f"{float(least[1]) + 1}KB", **options)
@@ -166,7 +168,7 @@ def test_the_other_tools_convention_is_native_rows_less_the_mean_logit_and_some_
         ({"max_nodes": -1}, "max_nodes=-1"),
         ({"max_nodes": True}, "max_nodes=True"),
         ({"nodes": ["0.mlp.feature:1@1"], "max_nodes": 3}, "leave max_nodes out"),
-        ({"nodes": ["0.mlp.feature:999@1"]}, "999@1 is no active feature"),
+        ({"nodes": ["0.mlp.feature:999@1"]}, "999@1 is not an active feature"),
         ({"shard": (2, 2)}, "0 <= i < n"),
         ({"shard": (0, 2), "max_nodes": 5}, "order='exact'"),
         ({"memory": "much"}, "memory='much'"),

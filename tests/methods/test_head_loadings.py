@@ -67,6 +67,7 @@ def test_a_loading_is_what_switching_the_head_on_adds(name: str, by: Any) -> Non
     )
     positions = [] if model.layout.position is None else [Node("pos_embed", position=SOURCE)]
     found = head_loadings(model, None, ids, [(node, output) for node in (embed, *positions)], by=by)
+    accuracy = 1e-7 if name == "olmo" else 1e-10  # its LayerNorm is float32 whatever its weights are
     heads, layers = 4, [writer.layer for writer in model.layout.attention]
 
     def on_or_off(layer: int, kept: list[float]) -> Switches:
@@ -80,10 +81,10 @@ def test_a_loading_is_what_switching_the_head_on_adds(name: str, by: Any) -> Non
         for row, head in enumerate(found.heads):
             alone = [float(h == head.index) for h in range(heads)]
             expected = edge(on_or_off(head.layer or 0, alone)) - edge(on_or_off(head.layer or 0, [0.0] * heads))
-            assert float(found.values[row].sum()) == pytest.approx(expected, abs=1e-10), str(head)
-        assert float(found.weights.sum()) == pytest.approx(edge({}), abs=1e-10)
+            assert float(found.values[row].sum()) == pytest.approx(expected, abs=accuracy), str(head)
+        assert float(found.weights.sum()) == pytest.approx(edge({}), abs=accuracy)
         nothing = edge({m: [0.0] * heads for m in layers})
-        assert float(found.direct.sum()) == pytest.approx(nothing, abs=1e-10)
+        assert float(found.direct.sum()) == pytest.approx(nothing, abs=accuracy)
 
 
 @pytest.fixture(scope="module")
