@@ -71,7 +71,7 @@ def test_importing_whence_loads_nothing_heavy(statement: str) -> None:
 
 
 def test_results_open_without_transformers() -> None:
-    loaded = loaded_by("import whence; whence.Scores; whence.Node")
+    loaded = loaded_by("import whence; whence.Scores; whence.Node; whence.Graph")
     assert "torch" in loaded
     assert not loaded & {"transformers", "matplotlib", "pandas"}
 

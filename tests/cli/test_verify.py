@@ -39,7 +39,9 @@ def test_a_dictionary_that_has_changed_is_not_taken_for_the_graphs_own(whence: W
     result = whence("verify", str(changed))
     assert (result.exit_code, result.stdout) == (2, "")
     assert "not another. Give the right one as --dictionary" in result.stderr
-    assert whence("verify", str(changed), "--dictionary", str(dictionary_path("transcoders")), "-k", "3").exit_code == 0
+    given = whence("verify", str(changed), "--dictionary", str(dictionary_path("transcoders")), "-k", "3")
+    assert given.exit_code == 2
+    assert "and the one the graph was made with another; pass that one" in given.stderr
 
 
 def test_a_graph_that_does_not_say_its_model_needs_one(whence: Whence, run: Path) -> None:

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from whence.components.activation import Activation
 from whence.components.dictionaries import SAE, CrossLayerTranscoder, Transcoder
@@ -145,3 +148,13 @@ def test_a_damaged_file_is_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     with pytest.raises(FileFormatError, match="is damaged"):
         load_dictionary(tmp_path / "kept")
+
+
+def test_a_cross_layer_transcoder_that_lost_the_skip_of_a_layer_is_refused_by_its_name(tmp_path):
+    own = replace(cross_layer(), W_skip=tuple(torch.ones(3, 4, 4)))
+    stored = store.locate(save_dictionary(tmp_path / "whole", own), kind="dictionary")
+    tensors = load_file(stored.file)
+    for lost in ("0.W_skip.0", "0.W_skip.2"):
+        kept = {name: tensor for name, tensor in tensors.items() if name != lost}
+        with pytest.raises(FileFormatError, match=f"no tensor '{lost}'"):
+            load_dictionary(store.write(tmp_path / lost, "dictionary", stored.meta, kept))

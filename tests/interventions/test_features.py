@@ -8,6 +8,7 @@ from families import loaded, prompts
 from whence.components.activation import Activation
 from whence.components.dictionaries import SAE, CrossLayerTranscoder, Transcoder
 from whence.components.sets import DictionarySet
+from whence.interventions.generating import generate
 from whence.interventions.kinds import ablate, set_value, steer
 from whence.interventions.running import intervene
 from whence.interventions.session import Freeze
@@ -170,3 +171,51 @@ def test_what_a_dictionary_lacks_is_said() -> None:
     narrow = Transcoder(0, noise(4, 16), noise(4), noise(4, 16), noise(16), RELU)
     with pytest.raises(ValueError, match="width 16"):
         intervene(model, PROMPT, [ablate("0.mlp.feature:0")], dictionary=narrow)
+
+
+def test_of_two_interventions_on_a_feature_the_later_is_given_what_the_earlier_left() -> None:
+    model, dictionary = loaded("llama"), transcoders()
+    lists = [
+        [set_value("1.mlp.feature:4", 3.0), set_value("1.mlp.feature:4", 3.0)],
+        [set_value("1.mlp.feature:4", 3.0)],
+        [set_value("1.mlp.feature:4", 1.0), steer("1.mlp.feature:4@3", add=2.0), steer("1.mlp.feature:4@5", scale=2.0)],
+        [
+            set_value("1.mlp.feature:4", 1.0, positions=[0, 1, 2, 4, 6, 7, 8]),
+            set_value("1.mlp.feature:4@3", 3.0),
+            set_value("1.mlp.feature:4@5", 2.0),
+        ],
+    ]
+    twice, once, chain, apart = intervene(model, PROMPT, lists, dictionary=dictionary).logits
+    torch.testing.assert_close(twice, once, atol=0, rtol=0)
+    torch.testing.assert_close(chain, apart, atol=1e-5, rtol=1e-5)
+    assert float((once - chain).abs().max()) > 1e-3
+
+
+def test_a_skip_is_held_at_a_special_first_token_as_in_a_graph() -> None:
+    model, dictionary = loaded("llama"), transcoders(W_skip=noise(32, 32, seed=7))
+    special, plain = torch.cat([torch.tensor([0]), PROMPT[1:]]), PROMPT
+    for ids, held in ((special, True), (plain, False)):
+        outcome = intervene(
+            model, ids, [ablate("embed@0")], dictionary=dictionary, watch=["1.mlp_out"], freeze=EVERYTHING
+        )
+        seen = outcome.watched["1.mlp_out"]
+        assert (float((seen.changed[0, 0] - seen.clean[0, 0]).abs().max()) == 0) is held
+
+
+def test_a_skip_is_let_go_with_what_is_frozen_once_the_prompt_has_passed() -> None:
+    model, dictionary = loaded("llama"), transcoders(W_skip=noise(32, 32, seed=7))
+    written = generate(model, PROMPT, [ablate("1.attn")], max_new_tokens=3, dictionary=dictionary, freeze=EVERYTHING)
+    assert written.ids.shape == (1, 12)
+
+
+def test_a_feature_that_is_set_is_no_part_of_the_error_in_whatever_order_they_come() -> None:
+    model, dictionary = loaded("llama"), transcoders()
+    x = recorded(model, model.hf.model.layers[1].mlp, before=True)
+    features = torch.relu(x @ noise(12, 32).T + noise(12))
+    features[3, 4] = 2.5
+    pair = [set_value("1.mlp.feature:4@3", 2.5), ablate("1.mlp.error")]
+    error = [set_value("1.mlp.error", 7.0), ablate("1.mlp.error"), set_value("1.mlp.feature:4@3", 2.5)]
+    outcome = intervene(model, PROMPT, [pair, pair[::-1], error], dictionary=dictionary, watch=["1.mlp_out"])
+    made = features @ noise(12, 32, seed=1) + noise(32)
+    for write in outcome.watched["1.mlp_out"].changed:
+        torch.testing.assert_close(write, made, atol=1e-5, rtol=1e-4)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from whence.interventions.kinds import ablate, patch, set_value, steer
 from whence.results.keys import Node
@@ -14,6 +15,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "neither": (lambda: steer("1.mlp"), "one of add= and scale="),
     "twice": (lambda: patch("1.mlp@3", "x", positions=2), "give one of them"),
     "step": (lambda: ablate("1.mlp", positions=slice(0, 8, 2)), "has a step"),
+    "nan": (lambda: steer("1.mlp.feature:3", scale=float("nan")), "holds NaN or infinity"),
+    "infinity": (lambda: set_value("1.mlp", torch.tensor([1.0, float("inf")])), "holds NaN or infinity"),
     "key": (lambda: ablate("1.mpl"), "Did you mean '1.mlp'"),
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -351,3 +352,34 @@ def test_hooks_come_off_after_an_error(name: str) -> None:
     assert not any("_attn" in vars(module) for module in hf.modules())
     assert hf.config._attn_implementation == kernel
     assert torch.equal(model.logits(PROMPT), before)
+
+
+@pytest.mark.parametrize("key", ["1.moe.neuron:2/3", "1.moe.expert:2", "1.attn.head:1~3", "1.attn~3"])
+def test_what_is_computed_anew_is_set_once_however_often_it_is_named(key: str) -> None:
+    model = loaded("mixtral")
+    lists = [[set_value(key, 3.0)], [set_value(key, 3.0), set_value(key, 3.0)], [ablate(key), steer(key, add=3.0)]]
+    once, twice, added = intervene(model, PROMPT, lists).logits
+    torch.testing.assert_close(twice, once, atol=0, rtol=0)
+    torch.testing.assert_close(added, once, atol=0, rtol=0)
+
+
+def test_an_embedding_named_after_another_token_is_refused() -> None:
+    model, token = loaded("llama"), int(PROMPT[4])
+    same = [[ablate(f"embed:{token}@4")], [ablate("embed@4")], [ablate(f"embed:{token}", positions=[-5])]]
+    first, second, third = intervene(model, PROMPT, same).logits
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+    with pytest.raises(ValueError, match=f"token at position 4 is {token}, not {token + 1}; name 'embed:{token}@4'"):
+        intervene(model, PROMPT, [ablate(f"embed:{token + 1}@4")])
+
+
+@pytest.mark.parametrize("layers", [[77], [0, -1], range(4)])
+def test_layers_that_do_not_exist_cannot_be_frozen(layers: Any) -> None:
+    with pytest.raises(ValueError, match=r"the model has layers 0 to 2"):
+        intervene(loaded("llama"), PROMPT, [ablate("1.mlp")], freeze=Freeze(layers=layers))
+
+
+def test_an_outcome_says_of_logits_that_are_no_numbers_what_they_are() -> None:
+    outcome = intervene(loaded("llama"), PROMPT, [ablate("1.mlp")])
+    broken = replace(outcome, logits=torch.full_like(outcome.logits, torch.nan))
+    assert repr(broken).endswith("largest change nan)")

@@ -14,7 +14,9 @@ def test_gaps_are_judged_by_the_size_of_what_was_summed() -> None:
 
     assert (certificate.worst, certificate.median) == pytest.approx((4e-3, 1e-4), rel=1e-6)
     assert not certificate.holds
-    assert str(certificate) == "3 rows add up to 4.0e-03 of Σ|row|, median 1.0e-04, above the bound 1e-03"
+    assert (
+        str(certificate) == "3 rows add up to 4.0e-03 of the size of the parts, median 1.0e-04, above the bound 1e-03"
+    )
 
 
 def test_an_empty_row_that_explains_nothing_has_no_gap_and_one_that_misses_has_all() -> None:

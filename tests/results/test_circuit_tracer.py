@@ -1,8 +1,10 @@
 import pickle
 import struct
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -204,3 +206,91 @@ def test_a_matrix_of_another_size_is_refused(save: Callable[..., Path]) -> None:
 
     with pytest.raises(FileFormatError, match="does not fit 27 features, 5 tokens and 2 targets"):
         Graph.from_circuit_tracer(file)
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"nope\.pt does not exist"):
+        Graph.from_circuit_tracer(tmp_path / "nope.pt")
+    with pytest.raises(FileFormatError, match="is no file"):
+        Graph.from_circuit_tracer(tmp_path)
+
+
+def _peak(file: Path) -> int:
+    """The most that Python held at once while a file was read or refused, in bytes."""
+    tracemalloc.start()
+    try:
+        read_zip(file)
+    except FileFormatError:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return peak
+
+
+def test_a_storage_that_is_named_many_times_is_read_once(tmp_path: Path) -> None:
+    one = _tensor_program(4)[2:-1]
+    program = b"\x80\x02(" + 500 * one + b"l."
+    file = _zip(tmp_path / "many.pt", program, **{"data/0": bytes(1 << 20)})
+
+    assert len(read_zip(file)) == 500
+    assert _peak(file) < 16 << 20
+
+
+@pytest.mark.parametrize(
+    "called", [b"ctorch\nSize\n", b"ccollections\nOrderedDict\n", b"ccircuit_tracer.graph\nLogitTarget\n"]
+)
+def test_one_long_list_is_not_copied_over_and_over(tmp_path: Path, called: bytes) -> None:
+    long = b"(" + 20_000 * b"N" + b"tq\x00"
+    again = called + b"(h\x00tR"
+    spread = called + b"h\x00R"
+    for name, calls in (("again", again), ("spread", spread)):
+        file = _zip(tmp_path / f"{name}.pt", b"\x80\x02" + long + b"(" + 200 * calls + b"l.")
+
+        assert _peak(file) < 8 << 20
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "shared.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", _tensor_program(4))
+        archive.writestr("archive/data/0", bytes(1 << 14))
+        for i in range(1, 9):
+            entry = copy(archive.getinfo("archive/data/0"))
+            entry.filename = f"archive/data/{i}"
+            archive.filelist.append(entry)  # in the directory, with no bytes of its own
+
+    with pytest.raises(FileFormatError, match=r"claims to hold 1475[0-9]+ bytes, and has 172"):
+        read_zip(tmp_path / "shared.pt")
+
+
+def test_a_program_longer_than_any_graph_needs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"data\.pkl is longer than 16777216 bytes"):
+        read_zip(_zip(tmp_path / "long.pt", b"N0" * (1 << 23) + b"N."))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        _tensor_program(4),  # its storage is not there
+        b"\x80\x02ctorch\nSize\n)R.",  # without what it takes
+        b"\x80\x02(K\x01K\x02tQ.",  # a storage of two parts
+        b"\x80\x02h\x07.",  # nothing was kept under that number
+        b"\x80\x05\x96" + struct.pack("<Q", 1 << 60) + b".",  # more bytes than any machine has
+    ],
+)
+def test_programs_that_make_no_sense_are_damaged_files(tmp_path: Path, program: bytes) -> None:
+    with pytest.raises(FileFormatError, match="is damaged"):
+        read_zip(_zip(tmp_path / "graph.pt", program))
+
+
+def test_a_target_that_lacks_its_number_is_refused(tmp_path: Path) -> None:
+    graph = layered(0, parity=True)
+    content = {name: value for name, value in _content(graph.logit_token_ids).items() if name != "logit_targets"}
+    torch.save(content, tmp_path / "whole.pt")  # noqa: TID251
+    with zipfile.ZipFile(tmp_path / "whole.pt") as archive:
+        entries = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    program = entries.pop("data.pkl").removesuffix(b"u.")
+    target = b"X\x0d\x00\x00\x00logit_targets(ccircuit_tracer.graph\nLogitTarget\n(X\x01\x00\x00\x00atRlu."
+
+    with pytest.raises(FileFormatError, match="not a graph that circuit-tracer saved: tuple index out of range"):
+        Graph.from_circuit_tracer(_zip(tmp_path / "short.pt", program + target, **entries))

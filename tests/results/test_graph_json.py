@@ -136,3 +136,11 @@ def test_a_document_that_does_not_fit_is_told_where(change: Any, said: str) -> N
     change(document)
 
     assert problems(document)[0].startswith(said)
+
+
+def test_the_layer_of_a_target_counts_all_layers_of_the_model_where_they_are_known() -> None:
+    graph = layered(0)
+    known = replace(graph, provenance=graph.provenance | {"n_layers": 12})
+
+    assert [node["layer"] for node in known.to_json()["nodes"] if node["feature_type"] == "logit"] == ["13", "13"]
+    assert [node["layer"] for node in graph.to_json()["nodes"] if node["feature_type"] == "logit"] == ["4", "4"]

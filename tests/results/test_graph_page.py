@@ -144,3 +144,13 @@ def test_a_long_prompt_does_not_scroll_sideways(opened: Callable[..., str], widt
     graph = layered(0, positions=40, most=2, density=0.2)
 
     assert _reported(opened(page(graph) + REPORT % "", width=width))["overflow"] <= 0
+
+
+def test_a_prompt_that_looks_like_a_mark_of_the_template_stays_a_prompt() -> None:
+    graph = replace(layered(0), prompt="[[DATA]] [[POSITIVE]] [[NONE]]")
+    text = page(graph)
+    title = re.search("<title>(.*?)</title>", text)
+
+    assert title is not None
+    assert title[1].startswith("[[DATA]] [[POSITIVE]] [[NONE]] → ")
+    assert _data(text)["title"].startswith("[[DATA]] [[POSITIVE]] [[NONE]] → ")

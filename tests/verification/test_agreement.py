@@ -47,3 +47,20 @@ def test_signs_count_only_where_there_is_an_edge() -> None:
     predicted = torch.tensor([[1.0], [-1.0], [0.0], [2.0]])
     measured = torch.tensor([[3.0], [4.0], [5.0], [0.0]])
     assert agreement(predicted, measured, 2.0)[0].sign == pytest.approx(1 / 3)
+
+
+def test_an_effect_that_is_no_number_is_never_agreement() -> None:
+    predicted = torch.tensor([[1.0, 10.0], [-2.0, 0.5]])
+    found, worst = agreement(predicted, torch.tensor([[1.0, math.nan], [-2.0, 0.5]]), 10.0)
+    assert found.errors[0] == 0
+    assert math.isnan(found.errors[1])
+    assert worst == [0, 0]
+    assert math.isnan(found.max_error)
+    assert math.isnan(found.spearman)
+    assert found.sign == 0.75
+
+
+def test_where_edges_may_have_been_cut_only_those_left_are_compared() -> None:
+    predicted = torch.tensor([[1.0, 10.0], [-2.0, 0.0]])
+    measured = torch.tensor([[1.5, 10.0], [-2.0, 8.0]])
+    assert agreement(predicted, measured, 10.0, edges_only=True)[0].errors == (0.25, 0.0)

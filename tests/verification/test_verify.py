@@ -8,7 +8,8 @@ import torch
 
 import whence
 from families import loaded
-from verification.by_gradient import PROMPT, cross_layer, feature_graph, neuron_graph, transcoders
+from verification.by_gradient import PROMPT, RELU, cross_layer, feature_graph, neuron_graph, noise, transcoders
+from whence.components.dictionaries import CrossLayerTranscoder
 from whence.components.neurons import Neurons
 from whence.errors import VerificationError
 from whence.interventions.kinds import ablate
@@ -156,3 +157,56 @@ def test_the_engines_graph_of_the_demo_is_borne_out(name: str | None, parity: st
     report = verify(graph, model, dictionary, k=None)
     report.check(max_error=1e-10)
     assert report.frozen.spearman > 0.9999
+
+
+SKIP = torch.randn(32, 32, generator=torch.Generator().manual_seed(4)) / 8
+BEGINNING = torch.cat([torch.tensor([0]), PROMPT[1:]])  # 0 is the families' first token
+
+
+@pytest.mark.parametrize("parity", [None, "circuit-tracer"])
+@pytest.mark.parametrize("ids", [PROMPT, BEGINNING], ids=["any first token", "special first token"])
+def test_a_skip_is_held_where_the_graph_takes_the_write_as_a_whole(ids: torch.Tensor, parity: str | None) -> None:
+    model, dictionary = loaded("llama"), transcoders(W_skip=SKIP)
+    graph = attribution_graph(model, dictionary, ids, parity=parity)
+    assert graph.provenance["bos"] == ([0] if parity or ids is BEGINNING else [])
+    verify(graph, model, dictionary, k=None).check(max_error=5e-4)
+
+
+def test_errors_of_layers_that_are_written_and_not_read_can_be_removed() -> None:
+    dictionary = CrossLayerTranscoder(
+        W_enc=(noise(6, 32), noise(6, 32, seed=1)),
+        b_enc=(noise(6), noise(6)),
+        W_dec=(noise(6, 3, 32, seed=2), noise(6, 2, 32, seed=3)),
+        b_dec=(noise(32), noise(32)),
+        activation=RELU,
+        layers=(0, 1),
+    )
+    graph = attribution_graph(loaded("llama"), dictionary, PROMPT)
+    assert "2.mlp.error@3" in map(str, graph.nodes)
+    verify(graph, loaded("llama"), dictionary, k=None).check(max_error=5e-4)
+
+
+def test_of_a_pruned_graph_the_edges_that_are_left_are_compared() -> None:
+    model, dictionary = loaded("llama"), transcoders()
+    graph = attribution_graph(model, dictionary, PROMPT).prune(0.5, 0.7)
+    report = verify(graph, model, dictionary, k=None)
+    report.check(max_error=5e-4)
+    assert report.pruned
+    assert report.to_json()["pruned"] is True
+    assert "the graph is pruned" in str(report)
+    dense = graph.weights.dense()
+    row, column = (dense.abs() == dense.abs().max()).nonzero()[0].tolist()
+    dense[row, column] *= 1.5
+    wrong = verify(replace(graph, weights=Weights.from_dense(dense)), model, dictionary, k=None)
+    assert wrong.worst(1)[0][:2] == (str(graph.nodes[column]), str(graph.nodes[row]))
+    with pytest.raises(VerificationError):
+        wrong.check()
+
+
+@pytest.mark.parametrize("parity", [None, "circuit-tracer"])
+def test_a_graph_is_verified_with_the_logit_difference_it_was_made_with(parity: str | None) -> None:
+    model, dictionary, target = loaded("llama"), transcoders(), whence.logit_difference(7, 23)
+    graph = attribution_graph(model, dictionary, PROMPT, target, parity=parity)
+    verify(graph, model, dictionary, targets=target).check(max_error=5e-4)
+    with pytest.raises(ValueError, match="pass those it was made with"):
+        verify(graph, model, dictionary, targets=whence.logit_difference(7, 22))

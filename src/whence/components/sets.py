@@ -183,7 +183,7 @@ class DictionarySet(Collection[Dictionary]):
             )
 
     def _fingerprint(self) -> str:
-        """Of every bias and threshold and of two rows a layer: cheap where the rest lies in files."""
+        """Of every bias, threshold and skip and of two rows a layer: cheap where the rest lies in files."""
         found = hashlib.sha256()
         for layer in self.layers:
             encoder, last = self[layer].encoder_of(layer), torch.tensor([0, self.n_features(layer) - 1])
@@ -194,7 +194,7 @@ class DictionarySet(Collection[Dictionary]):
                 *self.encoder(layer, last),
                 self.decoder(layer, last, layer),
             ]
-            for part in (*parts, *(() if threshold is None else (threshold,))):
+            for part in (*parts, *(one for one in (threshold, self.skip(layer)) if one is not None)):
                 found.update(widened(part).double().cpu().contiguous().numpy().tobytes())
         return found.hexdigest()[:16]
 

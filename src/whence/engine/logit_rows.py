@@ -46,8 +46,8 @@ def explained(
     """
     trace = linear.run
     limits: dict[str, Any] = {"max_n_logits": max_n_logits, "desired_logit_prob": desired_logit_prob}
-    pair = _pair(model, given) if isinstance(given, LogitDifference) else None
-    given = given if pair is None else [_difference(model, pair)]
+    pair = pair_of(model, given) if isinstance(given, LogitDifference) else None
+    given = given if pair is None else [difference(model, pair)]
     targets = AttributionTargets(given, model=model, logits=trace.logits[0, 0], **limits)
     vectors = targets.logit_vectors.to(linear.stream.final.inverse)
     ids = targets.vocab_indices.to(vectors.device)
@@ -71,7 +71,7 @@ def explained(
     return Explained(targets, vectors, constant, value, vectors.norm(dim=-1) * read.norm())
 
 
-def _pair(model: Model, given: LogitDifference) -> tuple[int, int]:
+def pair_of(model: Model, given: LogitDifference) -> tuple[int, int]:
     """The ids of the two tokens.
 
     Raises:
@@ -86,7 +86,7 @@ def _pair(model: Model, given: LogitDifference) -> tuple[int, int]:
     return ids[0], ids[1]
 
 
-def _difference(model: Model, pair: tuple[int, int]) -> CustomTarget:
+def difference(model: Model, pair: tuple[int, int]) -> CustomTarget:
     """The direction that reads the difference."""
     answer, foil = model.unembedding(torch.tensor(pair, device=model.device)).float()
     label = f"{model.token_text(pair[0])!r} − {model.token_text(pair[1])!r}"

@@ -81,25 +81,33 @@ class ErrorPlace:
     _clean: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     def hooks(self, seat: Seat) -> tuple[list[Hook], list[Hook]]:
-        """A hook for each layer read, and one where the error lies."""
+        """A hook for each layer read, and two where the error lies: it is read before any feature is set there."""
         made: dict[int, Tensor] = {}
         looking: list[Hook] = []
         for layer, site in self.reads.items():
             seen: dict[str, Tensor] = {}
             looking += [*site.captures(seen), site.spot.hook(self._reader(seat, layer, site, seen, made))]
         base: dict[str, Tensor] = {}
+        step: dict[str, Tensor] = {}
 
-        def change(tensor: Tensor) -> Tensor | None:
+        def look(tensor: Tensor) -> None:
+            step.clear()
             mask = mask_of(seat, tensor)
             if seat.idle or not mask.any():
-                return None
+                return
             lines = lines_at(self.writes, tensor, mask, base)
             error = lines - torch.stack([made[layer] for layer in self.reads]).sum(0).to(lines)
-            error = error - self.dictionary.decoder_bias(self.layer).to(lines)
+            if self.layer in self.dictionary.layers:  # a layer that is only written has no bias
+                error = error - self.dictionary.decoder_bias(self.layer).to(lines)
             new = seat.swap(error, mask)
-            return None if new is None else self.writes.stepped(tensor, mask, new.to(error) - error)
+            if new is not None:
+                step["delta"] = new.to(error) - error
 
-        return [*looking, *self.writes.captures(base)], [self.writes.spot.hook(change)]
+        def change(tensor: Tensor) -> Tensor | None:
+            return self.writes.stepped(tensor, mask_of(seat, tensor), step["delta"]) if "delta" in step else None
+
+        looking += [*self.writes.captures(base), self.writes.spot.hook(look)]
+        return looking, [self.writes.spot.hook(change)]
 
     def _reader(self, seat: Seat, layer: int, site: Site, seen: dict[str, Tensor], made: dict[int, Tensor]) -> Any:
         def look(tensor: Tensor) -> None:
@@ -145,11 +153,12 @@ def dictionary_place(layout: Layout, dictionary: DictionarySet | None, node: Nod
     layer = -1 if node.layer is None else node.layer
     if dictionary is None:
         raise ValueError(f"{node} belongs to a dictionary that was not given; pass it as dictionary=")
-    if layer not in dictionary.layers:
-        layers = ", ".join(map(str, dictionary.layers))
-        raise ValueError(f"{node}: the dictionary has no layer {layer}; it has layers {layers}")
-    name = dictionary.node(layer, 0).name
     place, _, part = node.name.rpartition(".")
+    reaches = {at for source in dictionary.layers for at in dictionary.written(source)}
+    has = sorted(reaches) if part == "error" else dictionary.layers
+    if layer not in has:
+        raise ValueError(f"{node}: the dictionary has no layer {layer}; it has layers {', '.join(map(str, has))}")
+    name = dictionary.node(dictionary.layers[0], 0).name
     if place != name.rpartition(".")[0]:
         raise ValueError(f"{node}: the dictionary's features are called {name}; load the dictionary of {place}")
     if part == "error":

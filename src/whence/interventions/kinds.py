@@ -11,12 +11,14 @@ multiplier). With v that value, an intervention puts in its place
     patch      v of the same position in the source prompt
 
 Which tokens: the node's own `@position`, or `positions`, or else all of them, in `generate` also those to come.
+Of several on one node, each is given what those before it left.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from whence.results.keys import Node
@@ -31,7 +33,7 @@ class Intervention:
     """One change to one node: made by `ablate`, `patch`, `steer` and `set_value`.
 
     Raises:
-        ValueError: positions given twice, or a slice with a step.
+        ValueError: positions given twice, a slice with a step, or a value that is not finite.
     """
 
     node: Node
@@ -46,6 +48,8 @@ class Intervention:
             raise ValueError(f"{self.node} names a position and positions={self.positions!r} others; give one of them")
         if isinstance(self.positions, slice) and self.positions.step not in (None, 1):
             raise ValueError(f"{self.node}: positions={self.positions} has a step; give a list of positions instead")
+        if self.value is not None and not bool(torch.as_tensor(self.value).isfinite().all()):
+            raise ValueError(f"{self!r}: the value holds NaN or infinity; give finite numbers")
 
     def __repr__(self) -> str:
         """The operation and the node, with the value where it is a number."""

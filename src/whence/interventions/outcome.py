@@ -86,5 +86,6 @@ class Outcome:
 
     def __repr__(self) -> str:
         """How many examples and positions, and the largest change of a logit."""
-        largest = float((self.logits - self.clean_logits).abs().nan_to_num(0).max())
+        after, before = (logits[self.rows >= 0] for logits in (self.logits, self.clean_logits))
+        largest = float(torch.where(after == before, 0, after - before).abs().max())  # NaN if any is
         return f"Outcome({self.rows.shape[0]} examples, {self.rows.shape[1]} positions, largest change {largest:.3g})"

@@ -3,7 +3,7 @@
 Values come as lines, one for each (example, position) that is meant, in that order. Cost: one mask a hook.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +14,7 @@ from whence.interventions.kinds import Positions
 from whence.model.attention import Attention
 
 Exchange = Callable[[Tensor, Int[Tensor, " line"]], Tensor | None]  # (values, positions) -> new values, None: as it is
+Turn = tuple[Positions, Exchange]  # where, None for all positions, and what is done there
 
 
 @dataclass(eq=False)
@@ -39,15 +40,13 @@ class Seat:
     Args:
         run: the passes it lives through.
         row: the example; None for every one.
-        positions: None for all.
-        exchange: takes values, gives new ones.
+        turns: what is done, one after the other: each is given what those before it left.
         looks: whether it only looks, and so does also in a clean pass.
     """
 
     run: Pass
     row: int | None
-    positions: Positions
-    exchange: Exchange
+    turns: Sequence[Turn]
     looks: bool = False
 
     @property
@@ -59,7 +58,7 @@ class Seat:
         """True where this seat is, in the tokens of this pass."""
         absolute = torch.arange(self.run.start, self.run.start + length, device=device).expand(examples, length)
         ends = self.run.lengths.to(device).expand(examples)[:, None]
-        found = _within(absolute, ends, self.positions)
+        found = torch.stack([_within(absolute, ends, positions) for positions, _ in self.turns]).any(0)
         if self.run.start == 0:
             found = found & (absolute < ends)
         if self.row is not None and examples > 1:  # the one clean row serves every changed one
@@ -68,7 +67,18 @@ class Seat:
 
     def swap(self, values: Tensor, mask: Bool[Tensor, "example pos"]) -> Tensor | None:
         """The new values of these lines; None to leave them."""
-        return self.exchange(values, mask.nonzero()[:, 1] + self.run.start)
+        where = mask.nonzero()[:, 1] + self.run.start
+        if len(self.turns) == 1:
+            return self.turns[0][1](values, where)
+        absolute = (torch.arange(mask.shape[1], device=mask.device) + self.run.start).expand(mask.shape)
+        ends = self.run.lengths.to(mask.device).expand(len(mask))[:, None]
+        left = values.clone()
+        for positions, exchange in self.turns:
+            lines = _within(absolute, ends, positions)[mask]
+            new = exchange(left[lines], where[lines]) if bool(lines.any()) else None
+            if new is not None:
+                left[lines] = new.to(left)
+        return left
 
 
 def _within(absolute: Tensor, ends: Tensor, positions: Positions) -> Tensor:
@@ -85,6 +95,19 @@ def _within(absolute: Tensor, ends: Tensor, positions: Positions) -> Tensor:
 
 def _from_start(position: int, ends: Tensor) -> Tensor | int:
     return ends + position if position < 0 else position
+
+
+def meant(positions: Positions, length: int) -> list[int]:
+    """The positions of a prompt of this length that are meant, none outside it.
+
+    Example:
+        >>> meant(slice(-2, None), 5), meant(-1, 5)
+        ([3, 4], [4])
+    """
+    every = list(range(length))
+    if positions is None or isinstance(positions, slice):
+        return every if positions is None else every[positions]
+    return [every[position] for position in ([positions] if isinstance(positions, int) else positions)]
 
 
 def refuse_outside(what: object, positions: Positions, length: int) -> None:

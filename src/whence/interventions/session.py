@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from whence.components.sets import DictionarySet, as_dictionary_set
-from whence.interventions.features import FeaturePlace, dictionary_place
+from whence.interventions.features import FeaturePlace
 from whence.interventions.kinds import Intervention
 from whence.interventions.outcome import Watched
-from whence.interventions.places import Place, native_place, needs_attention
+from whence.interventions.places import needs_attention
 from whence.interventions.seat import Pass, Seat
+from whence.interventions.seating import place_of, seats
 from whence.interventions.sites import Hook, as_hooks
-from whence.interventions.skips import live_skips
-from whence.interventions.values import exchanges, refuse_positions
+from whence.interventions.skips import cut_at, live_skips
 from whence.model.batch import Batch
 from whence.model.freeze import Hold, held
 from whence.model.hooks import hooked
@@ -38,8 +38,9 @@ class Freeze:
         attention: attention patterns; values still flow through them.
         norms: the scale of every norm.
         layers: layers whose MLPs, experts and recurrences write what they wrote, except where an intervention changes
-            that very write; a dictionary's linear skip still passes its part. With all layers, attention and norms
-            held an effect is the direct one, which a graph's weights predict.
+            that very write; a dictionary's linear skip still passes its part, but for a special first token, where
+            graphs trust no dictionary. With all layers, attention and norms held an effect is the direct one, which
+            a graph's weights predict.
 
     Example:
         >>> Freeze(attention=True, norms=True, layers=range(4)).layers
@@ -92,14 +93,28 @@ def seated(
     dictionary: Any,
     freeze: Freeze,
     watch: Sequence[str | Node] = (),
+    *,
+    bos: Sequence[int] | None = None,
 ) -> Generator[Session]:
-    """Everything in place for a clean pass over `batch` and then changed ones."""
+    """Everything in place for a clean pass over `batch` and then changed ones.
+
+    Args:
+        model: the model.
+        prompt: as given, for interventions that borrow values from it.
+        lists: what to do, one list for each example.
+        batch: the prompt.
+        dictionary: for features, errors and skips.
+        freeze: what is held.
+        watch: nodes whose values are noted.
+        bos: positions where a held write is whole, without a live skip; None for a special first token.
+    """
     dictionary = as_set(dictionary, model)
+    _refuse_layers(freeze.layers, model.n_layers)
     layers = frozenset(freeze.layers or ())
     state = Pass(batch.lengths, layers, clean=True)
     seen: dict[tuple[Node, bool, bool], Tensor] = {}
     flat = [one for group in lists for one in group]
-    hooks = [place.hooks(seat) for place, seat in _seats(model, prompt, lists, batch, dictionary, state)] + _watchers(
+    hooks = [place.hooks(seat) for place, seat in seats(model, prompt, lists, batch, dictionary, state)] + _watchers(
         model, dictionary, watch, state, seen
     )
     nodes = [one.node for one in flat] + [_bare(node) for node in watch]
@@ -107,36 +122,16 @@ def seated(
     looking, changing = ([hook for pair in hooks for hook in pair[side]] for side in (0, 1))
     with (
         held(model.layout, attention=freeze.attention, norms=freeze.norms, layers=layers, on_attention=tap) as hold,
-        hooked(*as_hooks(live_skips(model.layout, dictionary, layers, batch.ids.shape[1]))),
+        hooked(*as_hooks(live_skips(model.layout, dictionary, layers, hold, cut_at(model, batch, bos)))),
         hooked(*as_hooks([*looking, *changing])),
     ):
         yield Session(state, hold, seen)
 
 
-def _seats(
-    model: Model, prompt: Any, lists: Sequence[Sequence[Intervention]], batch: Batch, dictionary: Any, state: Pass
-) -> list[tuple[Place, Seat]]:
-    found: list[tuple[Place, Seat]] = []
-    for row, group in enumerate(lists):
-        length = int(batch.lengths[min(row, len(batch.lengths) - 1)])
-        refuse_positions(group, length)
-        places = [place_of(model, dictionary, one.node) for one in group]
-        own = prompt if len(batch.ids) == 1 else batch.ids[row, :length]
-        for one, place, exchange in zip(group, places, exchanges(model, own, group, places), strict=True):
-            positions = one.positions if one.node.position is None else one.node.position
-            found.append((place, Seat(state, row, positions, exchange)))
-    return found
-
-
-def place_of(model: Model, dictionary: DictionarySet | None, node: Node) -> Place:
-    """Where a node lies, in the model or in a dictionary.
-
-    Raises:
-        ValueError: it does not exist, or cannot be changed.
-    """
-    if node.name.endswith((".feature", ".error")):
-        return dictionary_place(model.layout, dictionary, node)
-    return native_place(model.layout, node)
+def _refuse_layers(layers: Sequence[int] | None, count: int) -> None:
+    missing = [layer for layer in layers or () if not 0 <= layer < count]
+    if missing:
+        raise ValueError(f"Freeze(layers=...) names {missing}; the model has layers 0 to {count - 1}")
 
 
 def _watchers(
@@ -152,7 +147,7 @@ def _watchers(
             def note(lines: Tensor, _: Tensor, node: Node = node, before: bool = bool(before)) -> None:
                 seen[node, before, state.clean] = lines.clone()
 
-            found.append(one.hooks(Seat(state, None, None, note, looks=True)))
+            found.append(one.hooks(Seat(state, None, [(None, note)], looks=True)))
     return found
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whence.interventions.kinds import Intervention
 from whence.interventions.places import Place, needs_attention
-from whence.interventions.seat import Exchange, Pass, Seat, refuse_outside
+from whence.interventions.seat import Exchange, Pass, Seat, meant, refuse_outside
 from whence.interventions.sites import as_hooks
 from whence.model.freeze import held
 from whence.model.hooks import hooked
@@ -59,7 +59,7 @@ def _recorded(
     state = Pass(batch.lengths)
     values: dict[int, Tensor] = {}
     hooks = [
-        place.hooks(Seat(state, None, None, lambda found, _, i=i: values.update({i: found}), looks=True))
+        place.hooks(Seat(state, None, [(None, lambda found, _, i=i: values.update({i: found}))], looks=True))
         for i, place in enumerate(places)
     ]
     looking, changing = ([hook for pair in hooks for hook in pair[side]] for side in (0, 1))
@@ -127,3 +127,22 @@ def refuse_positions(interventions: Sequence[Intervention], length: int) -> None
         refuse_outside(repr(one), one.positions, length)
         for position in (one.node.position, one.node.source):
             refuse_outside(repr(one), position, length)
+
+
+def refuse_tokens(interventions: Sequence[Intervention], ids: Sequence[int]) -> None:
+    """Refuse an embedding named after another token than the prompt has there.
+
+    Raises:
+        ValueError: naming the intervention, the position and the token that stands there.
+    """
+    for one in interventions:
+        if one.node.name != "embed" or one.node.index is None:
+            continue
+        named = one.positions if one.node.position is None else one.node.position
+        for position in meant(named, len(ids)):
+            if ids[position] != one.node.index:
+                where = "embed" if one.node.position is None else f"embed@{position}"
+                raise ValueError(
+                    f"{one!r}: the token at position {position} is {ids[position]}, not {one.node.index}; name "
+                    f"'embed:{ids[position]}@{position}', or '{where}' for whatever token stands there"
+                )

@@ -1,9 +1,11 @@
 """Whether the rows of a graph add up: what each row's sum missed, beside the size of what was summed.
 
-    gap = |Σ row − value|        relative gap = gap / magnitude,  magnitude = Σ|row|
+    gap = |Σ row − value|        relative gap = gap / magnitude,  magnitude = max(Σ|row|, |reader| |read|)
 
-`value` is the number the row explains: the pre-activation minus the encoder's constant, or the logit. Cost: none. It
-knows nothing of how the rows were computed.
+`value` is the number the row explains: the pre-activation minus the encoder's constant, or the logit. It is itself an
+inner product of what reads and what is read, and rounding is relative to their lengths where those say more than the
+parts: so a value near zero is not asked to be more exact than it was computed. Cost: none. It knows nothing of how the
+rows were computed.
 """
 
 from dataclasses import dataclass, field
@@ -29,12 +31,12 @@ class Certificate:
         rows: The nodes whose rows were summed.
         value: The number each row explains.
         gap: How far its sum is from that.
-        magnitude: Σ|row|.
+        magnitude: The size of its parts: Σ|row|, or the length of what reads times that of what is read if larger.
         bound: The largest relative gap that passes.
 
     Example:
-        >>> Certificate(torch.tensor([4]), torch.tensor([2.0]), torch.tensor([1e-6]), torch.tensor([5.0])).worst
-        2e-07
+        >>> Certificate(torch.tensor([4]), torch.tensor([2.0]), torch.tensor([0.5]), torch.tensor([4.0])).worst
+        0.125
     """
 
     rows: Int[Tensor, " row"] = field(default_factory=_no_rows)
@@ -85,5 +87,5 @@ class Certificate:
             return "no row was checked against the model"
         rows = f"{len(self.rows)} rows" if len(self.rows) > 1 else "1 row"
         verdict = "within" if self.holds else "above"
-        sizes = f"{self.worst:.1e} of Σ|row|, median {self.median:.1e}"
+        sizes = f"{self.worst:.1e} of the size of the parts, median {self.median:.1e}"
         return f"{rows} add up to {sizes}, {verdict} the bound {self.bound:.0e}"

@@ -8,7 +8,6 @@ of names, each standing for plain data, and refuses a file that names another. I
 Cost: the dense matrix once. It knows nothing of the model: how many layers there are follows from the matrix.
 """
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from whence.errors import FileFormatError
-from whence.results.graph import Graph
+from whence.results.graph_data import AnyGraph
 from whence.results.keys import LogitTarget
 from whence.results.nodes import NodeTable
 from whence.results.torch_zip import Record, read_zip
@@ -26,28 +25,29 @@ from whence.results.weights import Weights
 _NAMES = ("mlp.feature", "mlp.error", "embed", "output")
 
 
-def read(path: str | Path, tokenizer: Any = None) -> Graph:
+def read(kind: type[AnyGraph], path: str | Path, tokenizer: Any = None) -> AnyGraph:
     """The graph in a file of circuit-tracer's.
 
     Args:
+        kind: The class of the graph.
         path: The file.
         tokenizer: Gives the tokens their texts, and the targets of old files theirs.
 
     Raises:
-        FileFormatError: No such file of circuit-tracer's, or one that asks for code to be run.
+        FileFormatError: No such file, none of circuit-tracer's, or one that asks for code to be run.
 
     Example:
-        >>> read("austin.pt").provenance["convention"]  # doctest: +SKIP
+        >>> read(Graph, "austin.pt").provenance["convention"]  # doctest: +SKIP
         'circuit-tracer'
     """
     try:
         content = read_zip(Path(path))
-        return _graph(content, tokenizer, Path(path).name)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, zipfile.BadZipFile) as error:
+        return _graph(kind, content, tokenizer, Path(path).name)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise FileFormatError(f"{path} is not a graph that circuit-tracer saved: {error}.") from error
 
 
-def _graph(content: Any, tokenizer: Any, name: str) -> Graph:
+def _graph(kind: type[AnyGraph], content: Any, tokenizer: Any, name: str) -> AnyGraph:
     matrix: Tensor = content["adjacency_matrix"]
     tokens = content["input_tokens"].reshape(-1).long()
     active, selected = content["active_features"].long(), content["selected_features"].long()
@@ -63,7 +63,7 @@ def _graph(content: Any, tokenizer: Any, name: str) -> Graph:
     size = content.get("vocab_size") or _field(config, "d_vocab")
     if size is None:
         raise ValueError("it says nowhere how large the vocabulary is")
-    return Graph(
+    return kind(
         nodes=_nodes(active[selected], layers, tokens, targets),
         weights=Weights.from_dense(matrix.float() if matrix.dtype == torch.float16 else matrix),
         logit_targets=targets,

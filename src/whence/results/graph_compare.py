@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from whence.results.graph import Graph
+from whence.results.graph_data import AnyGraph, GraphData
 from whence.results.keys import LogitTarget
 from whence.results.kinds import of_kind
 from whence.results.nodes import NodeTable
@@ -22,7 +22,7 @@ from whence.results.weights import Weights
 _SECTION = {"embed": 2, "pos_embed": 3, "rest": 4, "bias": 5, "output": 6}
 
 
-def difference(graph: Graph, other: Graph) -> Graph:
+def difference(graph: AnyGraph, other: AnyGraph) -> AnyGraph:
     """The first graph minus the second: weights and activations; the targets' weights are the mean of both.
 
     Args:
@@ -39,7 +39,7 @@ def difference(graph: Graph, other: Graph) -> Graph:
     return _combined([graph, other], [1.0, -1.0], f"{graph.prompt} − {other.prompt}", said)
 
 
-def mean(graphs: Sequence[Graph]) -> Graph:
+def mean(graphs: Sequence[AnyGraph]) -> AnyGraph:
     """The mean, with the number of graphs that have each edge.
 
     Args:
@@ -58,12 +58,12 @@ def mean(graphs: Sequence[Graph]) -> Graph:
     return _combined(graphs, [1 / len(graphs)] * len(graphs), f"mean of {len(graphs)} prompts", said)
 
 
-def _combined(graphs: Sequence[Graph], signs: list[float], prompt: str, said: dict[str, Any]) -> Graph:
+def _combined(graphs: Sequence[AnyGraph], signs: list[float], prompt: str, said: dict[str, Any]) -> AnyGraph:
     targets = _check(graphs)
     nodes, places = _union([graph.nodes for graph in graphs], targets)
     moved = [graph.weights.mapped(place, len(nodes)) for graph, place in zip(graphs, places, strict=True)]
     active, values, selected = _features(graphs, signs, nodes)
-    return Graph(
+    return type(graphs[0])(
         nodes=nodes,
         weights=_sum(moved, signs),
         logit_targets=targets,
@@ -80,7 +80,7 @@ def _combined(graphs: Sequence[Graph], signs: list[float], prompt: str, said: di
     )
 
 
-def _check(graphs: Sequence[Graph]) -> tuple[LogitTarget, ...]:
+def _check(graphs: Sequence[GraphData]) -> tuple[LogitTarget, ...]:
     """All targets, in the order in which they first occur."""
     for name, sizes in (
         ("lengths", {len(graph.input_tokens) for graph in graphs}),
@@ -140,7 +140,7 @@ def _sum(parts: list[Weights], factors: list[float]) -> Weights:
 
 
 def _features(
-    graphs: Sequence[Graph], factors: list[float], nodes: NodeTable
+    graphs: Sequence[GraphData], factors: list[float], nodes: NodeTable
 ) -> tuple[Int[Tensor, "active 3"], Float[Tensor, " active"], Int[Tensor, " selected"]]:
     """All active features, their combined activations, and which of them are nodes."""
     every = torch.cat([graph.active_features for graph in graphs])
@@ -153,7 +153,7 @@ def _features(
     return active, combined, selected
 
 
-def _probabilities(graphs: Sequence[Graph], targets: tuple[LogitTarget, ...]) -> Float[Tensor, " target"]:
+def _probabilities(graphs: Sequence[GraphData], targets: tuple[LogitTarget, ...]) -> Float[Tensor, " target"]:
     out = graphs[0].logit_probabilities.new_zeros(len(targets))
     row = {target.vocab_idx: place for place, target in enumerate(targets)}
     for graph in graphs:
@@ -171,7 +171,7 @@ def _one(texts: tuple[str, ...]) -> str:
     return reduce(lambda left, right: f"{left} |{right}", distinct)
 
 
-def _shared(graphs: Sequence[Graph]) -> dict[str, Any]:
+def _shared(graphs: Sequence[GraphData]) -> dict[str, Any]:
     """What all graphs say of where they come from."""
     first = graphs[0].provenance
     return {name: value for name, value in first.items() if all(g.provenance.get(name) == value for g in graphs)}

@@ -15,7 +15,7 @@ from torch import Tensor
 from whence.errors import FileFormatError
 from whence.results import store
 from whence.results.certificate import Certificate
-from whence.results.graph import Graph
+from whence.results.graph_data import AnyGraph, GraphData
 from whence.results.keys import LogitTarget
 from whence.results.nodes import NodeTable
 from whence.results.weights import Block, Weights
@@ -25,7 +25,7 @@ _PARTS = ("rows", "columns", "values", "sizes")
 _SUMS = ("rows", "value", "gap", "magnitude")
 
 
-def save(graph: Graph, path: str | Path) -> Path:
+def save(graph: GraphData, path: str | Path) -> Path:
     """The folder it was saved to.
 
     Args:
@@ -55,26 +55,27 @@ def save(graph: Graph, path: str | Path) -> Path:
     return store.write(path, "graph", meta, tensors, large)
 
 
-def load(path: str | Path) -> Graph:
+def load(kind: type[AnyGraph], path: str | Path) -> AnyGraph:
     """The graph that `save` wrote there, its weights not read yet.
 
     Args:
+        kind: The class of the graph.
         path: The folder.
 
     Raises:
         FileFormatError: No graph, damaged, or of a newer version (upgrade whence).
 
     Example:
-        >>> load("runs/austin")  # doctest: +SKIP
+        >>> load(Graph, "runs/austin")  # doctest: +SKIP
     """
     record = store.read(path, "graph")
     try:
-        return _graph(record.meta, record.tensors, record.large)
+        return _graph(kind, record.meta, record.tensors, record.large)
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path} does not describe a graph: {error}.") from error
 
 
-def write_csv(graph: Graph, path: str | Path) -> Path:
+def write_csv(graph: GraphData, path: str | Path) -> Path:
     """The file, one line an edge: source, target, weight.
 
     Args:
@@ -94,10 +95,10 @@ def write_csv(graph: Graph, path: str | Path) -> Path:
     return Path(path)
 
 
-def _graph(meta: dict[str, Any], tensors: dict[str, Tensor], large: store.Large) -> Graph:
+def _graph(kind: type[AnyGraph], meta: dict[str, Any], tensors: dict[str, Tensor], large: store.Large) -> AnyGraph:
     nodes = NodeTable(tuple(meta["names"]), *tensors["nodes"])
     shape = (len(nodes), len(nodes))
-    return Graph(
+    return kind(
         nodes=nodes,
         weights=Weights(shape, lambda: _stored(large, "weights")),
         logit_targets=tuple(LogitTarget(text, index) for text, index in meta["targets"]),

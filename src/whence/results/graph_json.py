@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from whence.results.graph import Graph
+from whence.results.graph_scores import ScoredGraph
 from whence.results.graph_sheet import label
 from whence.results.keys import Node
 from whence.results.kinds import Kind, kind_of
@@ -35,7 +35,7 @@ _SLUG_LENGTH = 60
 
 
 def to_json(
-    graph: Graph, path: str | Path | None = None, slug: str | None = None, legacy_ids: bool = False
+    graph: ScoredGraph, path: str | Path | None = None, slug: str | None = None, legacy_ids: bool = False
 ) -> dict[str, Any]:
     """The document, written to a file as well when a path is given.
 
@@ -65,7 +65,7 @@ def to_json(
     return document
 
 
-def _metadata(graph: Graph, slug: str) -> dict[str, Any]:
+def _metadata(graph: ScoredGraph, slug: str) -> dict[str, Any]:
     said = graph.provenance
     dictionary = said.get("dictionary")
     source = dictionary.get("source") if isinstance(dictionary, dict) else dictionary
@@ -87,7 +87,7 @@ def _slug(prompt: str) -> str:
     return words[:_SLUG_LENGTH].rstrip("-") or "graph"
 
 
-def _nodes(graph: Graph, legacy_ids: bool) -> list[dict[str, Any]]:
+def _nodes(graph: ScoredGraph, legacy_ids: bool) -> list[dict[str, Any]]:
     layers = graph.provenance.get("n_layers") or _layers(graph)
     kinds, shares = kind_of(graph.nodes), graph.cumulative_influence().tolist()
     activations = iter(graph.activation_values[graph.selected_features].tolist())
@@ -109,7 +109,7 @@ def _nodes(graph: Graph, legacy_ids: bool) -> list[dict[str, Any]]:
     return out
 
 
-def _layers(graph: Graph) -> int:
+def _layers(graph: ScoredGraph) -> int:
     """How many layers there are as far as the graph knows: up to the last active feature, kept as a node or not."""
     layers = torch.cat([graph.nodes.layer, graph.active_features[:, 0], torch.tensor([-1])])
     return int(layers.max()) + 1
@@ -156,5 +156,5 @@ def _pair(x: int, y: int) -> int:
     return (x + y) * (x + y + 1) // 2 + y
 
 
-def _text(graph: Graph, node: Node) -> str:
+def _text(graph: ScoredGraph, node: Node) -> str:
     return next((target.token_str for target in graph.logit_targets if target.vocab_idx == node.index), "")

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from whence.results.graph import Graph
+from whence.results.graph_scores import ScoredGraph
 from whence.results.graph_sheet import label, scores, size, title
 from whence.results.keys import Node
 from whence.results.sheet import NEGATIVE, POSITIVE, number_format
@@ -12,7 +12,7 @@ _NUMBER = f"{_CELL};text-align:right;font-variant-numeric:tabular-nums"
 _BAR = 160  # pixels of the strongest edge
 
 
-def html(graph: Graph, k: int = 15) -> str:
+def html(graph: ScoredGraph, k: int = 15) -> str:
     """A `<table>` of the k edges through which most influence flows, with the scores below.
 
     Args:
@@ -45,7 +45,7 @@ def html(graph: Graph, k: int = 15) -> str:
     )
 
 
-def _end(graph: Graph, node: Node) -> str:
+def _end(graph: ScoredGraph, node: Node) -> str:
     word = label(graph, node)
     said = "" if str(node).startswith(word) else f' <span style="opacity:.7">{escape(word)}</span>'
     return f'<td style="{_CELL}">{escape(str(node))}{said}</td>'

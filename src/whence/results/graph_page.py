@@ -6,6 +6,7 @@ shown. It knows nothing of how the graph was made.
 """
 
 import json
+import re
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -17,13 +18,15 @@ from torch import Tensor
 
 from whence.results import influence
 from whence.results.edges import strongest_entries
-from whence.results.graph import Graph
+from whence.results.graph_scores import ScoredGraph
 from whence.results.graph_sheet import label, scores, size, title
 from whence.results.kinds import kind_of
 from whence.results.sheet import NEGATIVE, POSITIVE
 
+_MARK = re.compile(r"\[\[([A-Z]+)\]\]")
 
-def write_page(graph: Graph, path: str | Path, nodes: int = 400, edges: int = 4000) -> Path:
+
+def write_page(graph: ScoredGraph, path: str | Path, nodes: int = 400, edges: int = 4000) -> Path:
     """The file written.
 
     Args:
@@ -40,7 +43,7 @@ def write_page(graph: Graph, path: str | Path, nodes: int = 400, edges: int = 40
     return Path(path)
 
 
-def page(graph: Graph, nodes: int = 400, edges: int = 4000) -> str:
+def page(graph: ScoredGraph, nodes: int = 400, edges: int = 4000) -> str:
     """The text of the page.
 
     Args:
@@ -52,12 +55,12 @@ def page(graph: Graph, nodes: int = 400, edges: int = 4000) -> str:
     data = json.dumps(_content(graph, nodes, edges), allow_nan=False)
     # In a script element only "<" could end it; in JSON it can only stand in a string.
     parts = {"TITLE": escape(title(graph)), "POSITIVE": POSITIVE, "NEGATIVE": NEGATIVE}
-    for name, value in parts.items():
-        template = template.replace(f"[[{name}]]", value)
-    return template.replace("[[DATA]]", data.replace("<", "\\u003c"))
+    parts["DATA"] = data.replace("<", "\\u003c")
+    # In one pass, so that a prompt that looks like one of these marks stays what it is.
+    return _MARK.sub(lambda mark: parts[mark[1]], template)
 
 
-def _content(graph: Graph, nodes: int, edges: int) -> dict[str, Any]:
+def _content(graph: ScoredGraph, nodes: int, edges: int) -> dict[str, Any]:
     shown = _shown(graph, nodes)
     place = torch.full((len(graph.nodes),), -1, dtype=torch.int64)
     place[shown] = torch.arange(len(shown))
@@ -76,7 +79,7 @@ def _content(graph: Graph, nodes: int, edges: int) -> dict[str, Any]:
     }
 
 
-def _shown(graph: Graph, most: int) -> Int[Tensor, " shown"]:
+def _shown(graph: ScoredGraph, most: int) -> Int[Tensor, " shown"]:
     """The nodes with most influence, tokens and outputs, in the order of the graph."""
     always = graph.nodes.named(lambda name: name in ("embed", "output"))
     rank = graph.influence().masked_fill(always, -1.0).argsort(descending=True, stable=True)
@@ -84,7 +87,7 @@ def _shown(graph: Graph, most: int) -> Int[Tensor, " shown"]:
     return always.nonzero().reshape(-1)
 
 
-def _nodes(graph: Graph, shown: Int[Tensor, " shown"]) -> list[dict[str, Any]]:
+def _nodes(graph: ScoredGraph, shown: Int[Tensor, " shown"]) -> list[dict[str, Any]]:
     table = graph.nodes.select(shown)
     activations = torch.full((len(graph.nodes),), float("nan"), dtype=graph.activation_values.dtype)
     kinds = kind_of(graph.nodes)

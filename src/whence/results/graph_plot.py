@@ -10,7 +10,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from whence.results.edges import WeightedEdge
-from whence.results.graph import Graph
+from whence.results.graph_scores import ScoredGraph
 from whence.results.graph_sheet import label, scores, size, title
 from whence.results.keys import Node
 from whence.results.kinds import Kind, kind_of
@@ -33,7 +33,7 @@ _MARKS: dict[Kind, str] = {
 _CHARACTERS = 110
 
 
-def plot(graph: Graph, path: str | Path | None = None) -> "matplotlib.figure.Figure":
+def plot(graph: ScoredGraph, path: str | Path | None = None) -> "matplotlib.figure.Figure":
     """A figure of the nodes and of the edges through which most influence flows.
 
     Args:
@@ -69,7 +69,7 @@ def plot(graph: Graph, path: str | Path | None = None) -> "matplotlib.figure.Fig
     return figure
 
 
-def _places(graph: Graph) -> dict[Node, tuple[float, float]]:
+def _places(graph: ScoredGraph) -> dict[Node, tuple[float, float]]:
     """Where each node stands: its token's column and its layer's row, side by side with its neighbours."""
     outputs = int(graph.nodes.layer.max()) + 2 if len(graph.nodes) else 1
     cells: dict[tuple[int, int], list[Node]] = {}
@@ -93,7 +93,7 @@ def _draw_edges(axes: Any, edges: tuple[WeightedEdge, ...], places: dict[Node, t
         axes.plot([x, to_x], [y, to_y], color=colour, alpha=0.15 + 0.6 * share, linewidth=0.3 + 2 * share, zorder=1)
 
 
-def _draw_nodes(axes: Any, graph: Graph, places: dict[Node, tuple[float, float]]) -> None:
+def _draw_nodes(axes: Any, graph: ScoredGraph, places: dict[Node, tuple[float, float]]) -> None:
     for node, kind in zip(graph.nodes, kind_of(graph.nodes), strict=True):
         x, y = places[node]
         face = "white" if kind in ("error", "rest") else "#4a5460"
@@ -103,7 +103,7 @@ def _draw_nodes(axes: Any, graph: Graph, places: dict[Node, tuple[float, float]]
             axes.annotate(label(graph, node), (x, y), (-7, 0), **style)
 
 
-def _frame(axes: Any, graph: Graph, layers: int) -> None:
+def _frame(axes: Any, graph: ScoredGraph, layers: int) -> None:
     tokens = [repr(text)[1:-1].strip() or repr(text) for text in graph.token_texts]
     anywhere = bool((graph.nodes.position < 0).any())
     names = (["any"] if anywhere else []) + tokens

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from whence.results.graph import Graph
+from whence.results.graph_scores import ScoredGraph
 from whence.results.graph_sheet import label, nodes, scores, size, title
 from whence.results.keys import Node
 from whence.results.sheet import NEGATIVE, POSITIVE, number_format
@@ -15,7 +15,7 @@ from whence.results.sheet import NEGATIVE, POSITIVE, number_format
 _WIDTH = 120
 
 
-def line(graph: Graph) -> str:
+def line(graph: ScoredGraph) -> str:
     """A graph in one line; the weights of a file are not read for it.
 
     Args:
@@ -28,7 +28,7 @@ def line(graph: Graph) -> str:
     return f"Graph({title(graph)!r}: {nodes(graph)})"
 
 
-def table(graph: Graph, k: int = 15) -> Table:
+def table(graph: ScoredGraph, k: int = 15) -> Table:
     """The k strongest edges with their ends in words, and the scores below.
 
     Args:
@@ -53,7 +53,7 @@ def table(graph: Graph, k: int = 15) -> Table:
     return out
 
 
-def text(graph: Graph) -> str:
+def text(graph: ScoredGraph) -> str:
     """The table as plain text.
 
     Args:
@@ -67,7 +67,7 @@ def text(graph: Graph) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
-def _named(graph: Graph, node: Node) -> Text:
+def _named(graph: ScoredGraph, node: Node) -> Text:
     """The key, and the word it stands for where it has one."""
     word = label(graph, node)
     return Text(str(node)) + Text("" if str(node).startswith(word) else f"  {word}", "dim")

@@ -1,13 +1,13 @@
 """What every picture of a graph says in words, whatever draws it: names of nodes, the title and the lines below it."""
 
-from whence.results.graph import Graph
+from whence.results.graph_scores import ScoredGraph
 from whence.results.keys import Node
 from whence.results.sheet import quoted
 
 _PROMPT_WIDTH = 90
 
 
-def title(graph: Graph) -> str:
+def title(graph: ScoredGraph) -> str:
     """The prompt, and what it led to.
 
     Args:
@@ -25,23 +25,23 @@ def title(graph: Graph) -> str:
     return f"{prompt} → {', '.join(outputs[:3])}{more}"
 
 
-def scores(graph: Graph) -> str:
+def scores(graph: ScoredGraph) -> str:
     """The two scores in one line."""
     return f"replacement {graph.replacement_score():.2f}, completeness {graph.completeness_score():.2f}"
 
 
-def size(graph: Graph) -> str:
+def size(graph: ScoredGraph) -> str:
     """How many nodes and edges there are, and of how many nodes."""
     return f"{nodes(graph)}, {graph.weights.nnz:,} edges"
 
 
-def nodes(graph: Graph) -> str:
+def nodes(graph: ScoredGraph) -> str:
     """How many nodes there are, and of how many."""
     full = graph.provenance.get("pruned", {}).get("of_nodes")
     return f"{len(graph.nodes):,} nodes{f' of {full:,}' if full else ''}"
 
 
-def label(graph: Graph, node: Node) -> str:
+def label(graph: ScoredGraph, node: Node) -> str:
     """A node in words: its token or target where it has one, else its key without the position."""
     if node.name == "output":
         found = [target.token_str for target in graph.logit_targets if target.vocab_idx == node.index]

@@ -2,7 +2,8 @@
 
     Â = |weights| / max(Σ|row|, 1e-10)      I = w Â + w Â² + …      w: the targets' weights, at their nodes
 
-Edges lead from lower layers to higher ones, so the series is finite, and one pass from the targets down sums all of it.
+Edges lead from lower layers to higher ones, and within a layer from what precedes the MLP (attention, a state space) to
+what the MLP reads; so the series is finite, and one pass from the targets down sums all of it.
 Targets whose weights differ in sign count by size: influence is a share, and shares of both signs would cancel.
 
     replacement  = I(tokens) / (I(tokens) + I(errors))
@@ -25,6 +26,7 @@ from whence.results.nodes import NodeTable
 from whence.results.weights import Block, Weights
 
 _LEAST_ROW = 1e-10
+_BEFORE_THE_MLP = ("attn", "ssm")
 
 
 def influence(
@@ -42,7 +44,7 @@ def influence(
         expanded: Nodes whose rows count; None for all. Influence ends at the others.
 
     Raises:
-        ValueError: An edge that does not lead to a higher layer; names it.
+        ValueError: An edge that does not lead to a higher layer, or to the MLP of its own; names it.
 
     Example:
         >>> nodes = NodeTable.from_nodes([Node("mlp.feature", 0, 7, position=0), Node("output", index=3, position=0)])
@@ -150,8 +152,9 @@ def _sums(absolute: Float[Tensor, "r c"]) -> Float64[Tensor, " r"]:
 
 
 def _from_targets_down(nodes: NodeTable, weights: Weights) -> Iterator[Block]:
-    """The blocks, those of higher layers first, each of one layer; outputs are above all layers."""
-    depth = nodes.layer.clone()
+    """The blocks, those of higher layers first, each of one depth; outputs are above all layers."""
+    depth = 2 * nodes.layer + 1
+    depth[nodes.of(*_BEFORE_THE_MLP)] -= 1
     depth[nodes.of("output")] = int(depth.max()) + 1 if len(depth) else 0
     parts = [part for block in weights for part in _by_depth(block, depth)]
     for height, block in sorted(parts, key=lambda part: -part[0]):

@@ -123,10 +123,17 @@ def logit_difference(answer: Tokens, foil: Tokens) -> LogitDifference:
         len(side) if isinstance(side, Sequence) and not isinstance(side, str) else None for side in (answer, foil)
     ]
     if lengths[0] != lengths[1]:
-        raise ValueError(f"logit_difference: {lengths[0] or 'one'} answer(s) against {lengths[1] or 'one'} foil(s)")
+        answers, foils = (_counted(length, what) for length, what in zip(lengths, ("answer", "foil"), strict=True))
+        raise ValueError(f"logit_difference: {answers} against {foils}; give one foil for each answer")
     if lengths[0] is not None and not lengths[0]:
         raise ValueError("logit_difference: empty lists; give one answer and one foil per prompt")
     return LogitDifference(answer, foil)
+
+
+def _counted(length: int | None, what: str) -> str:
+    if length is None:
+        return f"a single {what}"
+    return f"a list of {length} {what}{'' if length == 1 else 's'}"
 
 
 def probability(token: str | int) -> Probability:

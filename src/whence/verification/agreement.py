@@ -3,6 +3,7 @@
     error of a node    max_t |measured - predicted| / max(max_t |predicted|, 0.001 * the largest prediction of all)
     Spearman, sign     over all (row, node) pairs with an edge; equal values share their mean rank
 
+An effect that is not a number is never agreement: it makes its node's error NaN, which no bound lets through.
 Cost: one sort of the pairs. Knows nothing of models and graphs.
 """
 
@@ -33,19 +34,24 @@ class Agreement:
 
     @property
     def max_error(self) -> float:
-        """The largest error of any node; 0 without nodes."""
-        return max(self.errors, default=0.0)
+        """The largest error of any node, NaN if one is; 0 without nodes."""
+        return float(torch.tensor(self.errors, dtype=torch.float64).amax()) if self.errors else 0.0
 
 
 def agreement(
-    predicted: Float[Tensor, "row node"], measured: Float[Tensor, "row node"], largest: float
+    predicted: Float[Tensor, "row node"],
+    measured: Float[Tensor, "row node"],
+    largest: float,
+    *,
+    edges_only: bool = False,
 ) -> tuple[Agreement, list[int]]:
     """The comparison, and for each node the row where it is worst.
 
     Args:
         predicted: effects by row and node; 0 where there is no edge.
         measured: the same, measured.
-        largest: the largest |weight| of the whole graph.
+        largest: the largest |weight| of any node that could be removed.
+        edges_only: count errors only where there is an edge, since others may have been cut.
 
     Example:
         >>> agreement(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.5]]), 2.0)[0].errors
@@ -53,8 +59,9 @@ def agreement(
     """
     predicted, measured = predicted.double(), measured.double()
     scale = predicted.abs().amax(0).clamp_min(max(FLOOR * largest, torch.finfo(torch.float64).tiny))
-    errors = (measured - predicted).abs() / scale
     edges = predicted != 0
+    errors = (measured - predicted).abs() / scale
+    errors = errors.masked_fill(~edges, 0) if edges_only else errors
     one, other = predicted[edges], measured[edges]
     same = float((one.sign() == other.sign()).double().mean()) if len(one) else 1.0
     found = Agreement(tuple(errors.amax(0).tolist()), spearman(one, other), same, int(edges.sum()))
@@ -62,12 +69,14 @@ def agreement(
 
 
 def spearman(one: Float[Tensor, " pair"], other: Float[Tensor, " pair"]) -> float:
-    """Rank correlation; NaN where one side has no two different values.
+    """Rank correlation; NaN where one side has no two different values, or holds one that is no number.
 
     Example:
         >>> round(spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.1, 5.0, 7.0])), 6)
         1.0
     """
+    if bool(one.isnan().any()) or bool(other.isnan().any()):
+        return float("nan")
     a, b = (_ranks(side) for side in (one, other))
     spread = a.norm() * b.norm()
     return float(a @ b / spread) if float(spread) > 0 else float("nan")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from whence.components.neurons import Neurons
 from whence.components.sets import DictionarySet
+from whence.engine.logit_rows import difference, pair_of
 from whence.interventions.sites import writer_of
 from whence.model.hooks import hooked
 from whence.model.layout import Layout, Writer
@@ -25,6 +26,7 @@ from whence.model.norms import probe_norm
 from whence.model.trace import Around, Trace
 from whence.results.graph import Graph
 from whence.targets.attribution import AttributionTargets
+from whence.targets.specs import LogitDifference
 
 Said = Callable[[Trace], Float[Tensor, "example row"]]
 
@@ -80,7 +82,7 @@ def directions(model: Model, graph: Graph, targets: Any, logits: Tensor) -> Floa
     Args:
         model: gives tokens' directions.
         graph: names the targets.
-        targets: the directions given when the graph was made, where some are not tokens.
+        targets: what the graph was asked to explain, where some of it is not tokens.
         logits: of the clean run, at the position explained.
 
     Raises:
@@ -104,9 +106,11 @@ def _given(model: Model, graph: Graph, targets: Any, logits: Tensor) -> Float[Te
             f"the graph explains directions that it does not hold ({', '.join(map(repr, names))}); pass them as "
             "targets=, as to attribution_graph"
         )
-    made = targets
+    made: Any = targets
+    if isinstance(targets, LogitDifference):
+        made = [difference(model, pair_of(model, targets))]
     if not isinstance(made, AttributionTargets):
-        made = AttributionTargets(targets, model=model, logits=logits)
+        made = AttributionTargets(made, model=model, logits=logits)
     if made.tokens != names:
         raise ValueError(f"targets= are {made.tokens} and the graph's are {names}; pass those it was made with")
     return made.logit_vectors.to(model.device, model.accumulation)

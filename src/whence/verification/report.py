@@ -1,5 +1,6 @@
 """What a verification found, as plain data: printed as a table, kept as JSON, and a gate for scripts."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,15 +17,17 @@ class VerificationReport:
         frozen: with attention patterns and norm scales held, as the graph assumes: agreement up to rounding.
         live: with both live: how far the model follows the graph.
         worst_rows: for each node, the key of the row whose frozen effect is furthest off.
+        pruned: whether edges had been cut from the graph, so that errors count only where one is left.
     """
 
     nodes: tuple[str, ...]
     frozen: Agreement
     live: Agreement
     worst_rows: tuple[str, ...]
+    pruned: bool = False
 
     def worst(self, count: int = 5) -> list[tuple[str, str, float]]:
-        """The nodes with the largest frozen errors: (node, row, error), worst first.
+        """The nodes with the largest frozen errors: (node, row, error), worst first, NaN before all.
 
         Example:
             >>> one = Agreement((0.25,), 1.0, 1.0, 4)
@@ -32,7 +35,7 @@ class VerificationReport:
             [('embed:1@0', 'output:3@4', 0.25)]
         """
         found = list(zip(self.nodes, self.worst_rows, self.frozen.errors, strict=True))
-        return sorted(found, key=lambda entry: -entry[2])[:count]
+        return sorted(found, key=lambda entry: -math.inf if math.isnan(entry[2]) else -entry[2])[:count]
 
     def check(self, max_error: float = 1e-3, *, spearman: float | None = None, sign: float | None = None) -> None:
         """Pass if the graph holds, for scripts and tests.
@@ -66,7 +69,10 @@ class VerificationReport:
     def to_json(self) -> dict[str, Any]:
         """Everything in JSON's types; a number that is not defined is None."""
         frozen, live = (_plain(side) for side in (self.frozen, self.live))
-        return {"nodes": list(self.nodes), "worst_rows": list(self.worst_rows), "frozen": frozen, "live": live}
+        rows = list(self.worst_rows)
+        return {
+            "nodes": list(self.nodes), "worst_rows": rows, "pruned": self.pruned, "frozen": frozen, "live": live
+        }  # fmt: skip
 
     def __repr__(self) -> str:
         """One line: how many nodes and edges, and how they fared."""
@@ -82,9 +88,11 @@ class VerificationReport:
         lines = [f"{name:8s}{a.max_error:12.2e}{a.spearman:10.4f}{a.sign:8.4f}" for name, a in sides]
         worst = [f"{error:12.2e}  {node} -> {row}" for node, row, error in self.worst()]
         title = f"{len(self.nodes)} nodes removed, {self.frozen.edges} edges"
+        title += "; the graph is pruned, so only edges that are left are compared" if self.pruned else ""
         return "\n".join([title, head, *lines, "furthest off, frozen:", *worst])
 
 
 def _plain(side: Agreement) -> dict[str, Any]:
-    found = {**asdict(side), "errors": list(side.errors), "max_error": side.max_error}
-    return {name: None if value != value else value for name, value in found.items()}
+    found = {**asdict(side), "max_error": side.max_error}
+    defined = {name: value if math.isfinite(value) else None for name, value in found.items() if name != "errors"}
+    return {**defined, "errors": [error if math.isfinite(error) else None for error in side.errors]}

@@ -8,7 +8,8 @@ live the difference is what the graph leaves out. Removals are `whence.ablate`'s
 the model's modules: nothing is shared with the engine that made the graph.
 
 Cost: two forward passes for each node, many nodes to a batch. `rest` and `bias` stand for many writes at once and are
-not removed; nor are positions at which a graph in circuit-tracer's convention leaves MLPs out.
+not removed; nor are positions at which a graph in circuit-tracer's convention leaves MLPs out. Of a pruned graph only
+the edges that are left are compared, since what was cut from it is not said to be 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ from torch import Tensor
 from whence.components.neurons import Neurons
 from whence.components.sets import DictionarySet
 from whence.interventions.kinds import ablate
-from whence.interventions.session import Freeze, as_set, seated
+from whence.interventions.session import Freeze, seated
 from whence.model.batch import Batch
 from whence.model.model import Model
 from whence.model.recorder import record
@@ -30,6 +31,7 @@ from whence.progress import Progress, silent
 from whence.results.graph import Graph
 from whence.results.keys import Node
 from whence.verification.agreement import agreement
+from whence.verification.choosing import chosen_nodes, largest_weight, units_of_graph
 from whence.verification.readouts import Readout, directions, modules, readouts
 from whence.verification.report import VerificationReport
 
@@ -55,65 +57,34 @@ def verify(
         dictionary: what it was made with; None for a graph of neurons.
         k: how many nodes to remove, those with the largest sum of |weight| first; None for all.
         nodes: the nodes to remove instead.
-        targets: the directions it explains, if they are not tokens.
+        targets: what `attribution_graph` was given, if it was directions or a `logit_difference` rather than tokens.
         progress: told of nodes removed.
 
     Raises:
-        ValueError: a graph of another model or dictionary, or of directions that are not given.
+        ValueError: a graph of another model or dictionary, or of directions that are not given; a node that cannot be
+            removed; no nodes.
         KeyError: a node the graph lacks.
 
     Example:
         >>> whence.verify(graph, model, transcoders).check(max_error=1e-3)  # doctest: +SKIP
     """
-    units = _units(graph, model, dictionary)
-    chosen = _chosen(graph, k, nodes)
+    units = units_of_graph(graph, model, dictionary)
+    chosen = chosen_nodes(graph, k, nodes)
     sides: list[tuple[Tensor, Tensor]] = []
     for frozen in (True, False):
         measured = _measured(graph, model, units, chosen, targets, frozen, progress)
         sides.append(measured)
     rows = sides[0][0]
     predicted = -_columns(graph, rows, chosen)
-    largest = max((float(block.values.abs().max()) for block in graph.weights if block.values.numel()), default=0.0)
-    found = [agreement(predicted, measured, largest) for _, measured in sides]
+    largest, pruned = largest_weight(graph), graph.shares is not None or "pruned" in graph.provenance
+    found = [agreement(predicted, measured, largest, edges_only=pruned) for _, measured in sides]
     return VerificationReport(
         nodes=tuple(str(graph.nodes[i]) for i in chosen.tolist()),
         frozen=found[0][0],
         live=found[1][0],
         worst_rows=tuple(str(graph.nodes[int(rows[row])]) for row in found[0][1]),
+        pruned=pruned,
     )
-
-
-def _units(graph: Graph, model: Model, dictionary: Any) -> DictionarySet | Neurons:
-    """What the graph's features are, once it is seen to be of this model and dictionary."""
-    if graph.vocab_size != model.vocab_size:
-        raise ValueError(f"the graph is of a model with {graph.vocab_size} logits; this one has {model.vocab_size}")
-    if dictionary is not None and not isinstance(dictionary, Neurons):
-        if len(graph.nodes.of("mlp.neuron")):
-            raise ValueError("the graph is of neurons; leave dictionary= out")
-        found = as_set(dictionary, model)
-        assert found is not None
-        return found
-    if len(graph.nodes.of("mlp.feature", "mlp.error")):
-        raise ValueError("the graph is of a dictionary's features; pass that dictionary as dictionary=")
-    stated = graph.provenance.get("dictionary")
-    if isinstance(stated, dict) and stated.get("gate") == "derivative":
-        raise ValueError("rows of Neurons(gate='derivative') are first-order estimates; verify a gate='frozen' graph")
-    return Neurons()
-
-
-def _chosen(graph: Graph, k: int | None, nodes: Iterable[Node | str] | None) -> Int[Tensor, " node"]:
-    if nodes is not None:
-        return torch.tensor([graph.nodes.find(node) for node in nodes], dtype=torch.long)
-    strength = torch.zeros(len(graph.nodes))
-    for block in graph.weights:
-        strength.index_add_(0, block.columns.cpu(), block.values.abs().sum(0).float().cpu())
-    strength[graph.nodes.of("rest", "bias", "output")] = -1
-    if graph.provenance.get("convention") == "circuit-tracer":
-        errors = graph.nodes.of("mlp.error")
-        left_out = torch.tensor(graph.provenance.get("bos", [0]))
-        strength[errors[torch.isin(graph.nodes.position[errors], left_out)]] = -1
-    order = strength.argsort(descending=True, stable=True)
-    return order[: int((strength >= 0).sum())][:k]
 
 
 def _measured(
@@ -132,7 +103,7 @@ def _measured(
     stage = "verify, frozen" if frozen else "verify, live"
     for some in chosen.split(max(1, TOKENS_AT_ONCE // batch.ids.shape[1])):
         keys = [graph.nodes[i] for i in some.tolist()]
-        clean, changed = _removed(model, units, batch, keys, frozen)
+        clean, changed = _removed(model, units, batch, keys, frozen, graph.provenance.get("bos"))
         if not listening:
             vectors = directions(model, graph, targets, clean.logits[0, -1])
             listening = readouts(model, graph, units, clean, vectors)
@@ -144,26 +115,26 @@ def _measured(
 
 
 def _removed(
-    model: Model, units: DictionarySet | Neurons, batch: Batch, keys: Sequence[Node], frozen: bool
+    model: Model,
+    units: DictionarySet | Neurons,
+    batch: Batch,
+    keys: Sequence[Node],
+    frozen: bool,
+    bos: Sequence[int] | None,
 ) -> tuple[Trace, Trace]:
     """The clean run, and one whose first example is as it is and whose others each lack one node."""
-    lists = [[], *([ablate(_without_token(key))] for key in keys)]
+    lists = [[], *([ablate(key)] for key in keys)]
     wide = Batch(batch.ids.expand(len(lists), -1), batch.lengths.expand(len(lists)))
     dictionary = units if isinstance(units, DictionarySet) else None
     freeze = Freeze(attention=frozen, norms=frozen, layers=range(model.n_layers))
     wanted = Wanted(writes=False, around=modules(model.layout, units))
-    with seated(model, batch.ids, lists, batch, dictionary, freeze) as session:
+    with seated(model, batch.ids, lists, batch, dictionary, freeze, bos=bos) as session:
         traces: list[Trace] = []
         for part in (batch, wide):
             everything = part.rows(None)
             traces.append(record(model.layout, part, everything, keep=everything[:, -1:], wanted=wanted))
             session.begin(wide)
     return traces[0], traces[1]
-
-
-def _without_token(node: Node) -> Node:
-    """An embedding is removed whatever token it is of."""
-    return Node(node.name, position=node.position) if node.name in ("embed", "pos_embed") else node
 
 
 def _columns(graph: Graph, rows: Tensor, chosen: Tensor) -> Float[Tensor, "row node"]:

@@ -124,3 +124,16 @@ def test_a_config_that_is_not_understood_is_refused(tmp_path, text, message):
         config(tmp_path, text)
     with pytest.raises(FileFormatError, match=message):
         load_dictionary(tmp_path)
+
+
+@pytest.mark.parametrize("having", [(1,), (0, 2)])
+def test_layers_without_a_skip_pass_nothing_on_beside_those_that_have_one(tmp_path, having):
+    written = cross_layer(tmp_path, skip=True)
+    for i in set(range(3)) - set(having):
+        kept = {name: tensor for name, tensor in written.items() if name.endswith(f"_{i}") and "dec_" not in name}
+        kept = {name: tensor for name, tensor in kept.items() if "skip" not in name}
+        save_file(kept | {f"b_dec_{i}": written[f"b_dec_{i}"]}, tmp_path / f"W_enc_{i}.safetensors")
+    found = load_dictionary(config(tmp_path, "model_kind: cross_layer_transcoder\n" + HOOKS))
+    for i in range(3):
+        expected = X @ written[f"W_skip_{i}"] if i in having else torch.zeros_like(X)
+        assert same(X @ found.skip(i).T, expected)

@@ -95,7 +95,8 @@ def test_gemma_scope_2_saes_read_and_write_one_site(tmp_path, hook, site):
     assert (found.kind, found.layers, found.site) == ("sae", (7,), site)
 
 
-def test_gemma_scope_2_cross_layer_files_start_at_layer_0_and_are_read_from_their_own(tmp_path):
+@pytest.mark.parametrize("having", [(0, 1, 2), (2,)])
+def test_gemma_scope_2_cross_layer_files_start_at_layer_0_and_are_read_from_their_own(tmp_path, having):
     write_json(
         tmp_path / "config.json",
         {"in": "pre_feedforward_layernorm.output", "out": "post_feedforward_layernorm.output"},
@@ -104,9 +105,8 @@ def test_gemma_scope_2_cross_layer_files_start_at_layer_0_and_are_read_from_thei
     for i in range(3):
         own = {"w_enc": random(WIDTH, FEATURES, seed=i), "w_dec": random(FEATURES, 3, WIDTH, seed=i)}
         own |= {"b_enc": random(FEATURES, seed=i), "b_dec": random(WIDTH, seed=i), "threshold": random(FEATURES).abs()}
-        save_file(
-            own | {"affine_skip_connection": random(WIDTH, WIDTH, seed=i)}, tmp_path / f"params_layer_{i}.safetensors"
-        )
+        skip = {"affine_skip_connection": random(WIDTH, WIDTH, seed=i)} if i in having else {}
+        save_file(own | skip, tmp_path / f"params_layer_{i}.safetensors")
         written.append(own)
     found = load_dictionary(tmp_path)
     index = torch.tensor([5, 2])
@@ -114,3 +114,4 @@ def test_gemma_scope_2_cross_layer_files_start_at_layer_0_and_are_read_from_thei
     assert same(found.decoder(1, index, 2), written[1]["w_dec"][index, 2])
     assert same(found.in_memory().decoder(1, index, 2), written[1]["w_dec"][index, 2])
     assert same(X @ found.skip(2).T, X @ random(WIDTH, WIDTH, seed=2))
+    assert same(X @ found.skip(0).T, X @ random(WIDTH, WIDTH, seed=0) if 0 in having else 0 * X)

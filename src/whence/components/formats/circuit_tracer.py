@@ -21,7 +21,7 @@ from whence.components.formats import gemma_scope
 from whence.components.formats.hints import Hints
 from whence.components.formats.hooks import site_of_hook
 from whence.components.formats.hub import resolve
-from whence.components.formats.parts import Parts
+from whence.components.formats.parts import Parts, skips
 from whence.components.formats.tensors import TensorFile
 from whence.components.sites import INPUTS, OUTPUTS, ReadSite
 from whence.errors import FileFormatError
@@ -121,7 +121,7 @@ def _cross_layer(path: Path, config: dict[str, Any], reads: ReadSite, writes: Re
         raise FileFormatError(f"{path} holds no W_enc_<layer>.safetensors. Download the whole folder.")
     if reads not in INPUTS or writes not in OUTPUTS:
         raise FileFormatError(f"{path / _CONFIG}: no cross-layer transcoder goes from {reads} to {writes}.")
-    skips = [file.optional(f"W_skip_{layer}") for layer, file in encoders.items()]
+    stored = [file.optional(f"W_skip_{layer}") for layer, file in encoders.items()]
     return CrossLayerTranscoder(
         W_enc=tuple(file.matrix(f"W_enc_{layer}") for layer, file in encoders.items()),
         b_enc=tuple(file.vector(f"b_enc_{layer}") for layer, file in encoders.items()),
@@ -129,7 +129,7 @@ def _cross_layer(path: Path, config: dict[str, Any], reads: ReadSite, writes: Re
         b_dec=tuple(file.vector(f"b_dec_{layer}") for layer, file in encoders.items()),
         activation=tuple(_activation(file, f"threshold_{layer}", config) for layer, file in encoders.items()),
         layers=tuple(encoders),
-        W_skip=None if skips[0] is None else tuple(skip.T for skip in skips if skip is not None),
+        W_skip=skips([None if skip is None else skip.T for skip in stored]),
         reads=reads,
         writes=writes,
     )

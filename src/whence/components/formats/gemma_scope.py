@@ -19,7 +19,7 @@ from whence.components.activation import Activation
 from whence.components.dictionaries import CrossLayerTranscoder, Dictionary
 from whence.components.formats.hints import TRANSCODER, Hints
 from whence.components.formats.hooks import place_of_hook
-from whence.components.formats.parts import Parts
+from whence.components.formats.parts import Parts, skips
 from whence.components.formats.tensors import TensorFile, read_json
 from whence.components.sites import SITES, ReadSite, Site
 from whence.errors import FileFormatError
@@ -128,7 +128,7 @@ def _cross_layer(files: dict[int, Path]) -> CrossLayerTranscoder:
         b_dec=tuple(parts.b_dec for parts in layers),
         activation=tuple(parts.activation for parts in layers),
         layers=tuple(stored),
-        W_skip=None if layers[0].skip is None else tuple(parts.skip for parts in layers if parts.skip is not None),
+        W_skip=skips([parts.skip for parts in layers]),
         reads="mlp_in",
         writes="mlp_out_normed",
     )

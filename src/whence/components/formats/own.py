@@ -107,7 +107,7 @@ def _dictionary(kind: str, entry: dict[str, Any], file: TensorFile, n: int) -> D
 def _cross_layer(entry: dict[str, Any], file: TensorFile, n: int) -> CrossLayerTranscoder:
     layers = tuple(entry["layers"])
     parts: dict[str, Any] = {name: tuple(_part(file, f"{n}.{name}.{layer}") for layer in layers) for name in _PARTS}
-    if f"{n}.W_skip.{layers[0]}" in file.names:
+    if any(f"{n}.W_skip.{layer}" in file.names for layer in layers):
         parts["W_skip"] = tuple(file.vector(f"{n}.W_skip.{layer}") for layer in layers)
     activation = tuple(
         Activation(**described, threshold=file.optional(f"{n}.threshold.{layer}"))

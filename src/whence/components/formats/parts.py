@@ -1,5 +1,6 @@
 """One layer's tensors as a format gives them, on the way to a dictionary. Knows nothing of files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,6 +55,14 @@ class Parts:
         return Transcoder(
             layer, self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.activation, self.skip, reads, writes
         )
+
+
+def skips(given: Sequence[Tensor | None]) -> tuple[Tensor, ...] | None:
+    """A skip for each layer: a layer without one passes nothing on where others have one. None if no layer has one."""
+    known = next((skip for skip in given if skip is not None), None)
+    if known is None:
+        return None
+    return tuple(torch.zeros_like(known) if skip is None else skip for skip in given)
 
 
 def scale_rows(matrix: Matrix, factor: Float[Tensor, " row"]) -> Matrix:
