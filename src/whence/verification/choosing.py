@@ -29,7 +29,7 @@ def units_of_graph(graph: Graph, model: Model, dictionary: Any) -> DictionarySet
         raise ValueError(f"the graph is of a model with {graph.vocab_size} logits; this one has {model.vocab_size}")
     shard = graph.provenance.get("shard")
     if shard is not None:
-        raise ValueError(f"the graph is shard {shard[0]} of {shard[1]}, with a part of the rows; Graph.merge them first")
+        raise ValueError(f"the graph is shard {shard[0]} of {shard[1]}, with part of the rows; Graph.merge them first")
     if dictionary is not None and not isinstance(dictionary, Neurons):
         if len(graph.nodes.of("mlp.neuron")):
             raise ValueError("the graph is of neurons; leave dictionary= out")
