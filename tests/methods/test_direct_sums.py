@@ -146,9 +146,9 @@ def test_a_dropped_write_is_an_error_at_run_time(monkeypatch: pytest.MonkeyPatch
     model = model_of("gpt2")  # passed its self-check
     own = direct_effects._score
 
-    def forgetful(plan: object, ledger: object, write: Any) -> None:
+    def forgetful(plan: Any, ledger: Any, write: Any, around: Any) -> None:
         if write.writer.key != "1.mlp":
-            own(plan, ledger, write)
+            own(plan, ledger, write, around)
 
     monkeypatch.setattr(direct_effects, "_score", forgetful)
     for options in ({"targets": 5}, {"targets": None}, {"targets": 5, "by": "neuron", "top": 3}):

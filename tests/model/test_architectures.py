@@ -67,7 +67,7 @@ def test_support_says_what_a_family_lacks() -> None:
     assert not support(ARCHITECTURES["mamba"]).heads
     assert not support(ARCHITECTURES["mamba"]).neurons
     assert not support(ARCHITECTURES["bloom"]).source_tokens
-    assert not support(ARCHITECTURES["jamba"]).graphs
+    assert not support(ARCHITECTURES["bloom"]).graphs
     assert support(ARCHITECTURES["mixtral"]).experts
     assert support(ARCHITECTURES["gpt2"]).source_tokens
 

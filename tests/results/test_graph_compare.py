@@ -105,3 +105,11 @@ def test_graphs_that_share_no_nodes_are_refused() -> None:
     )
     with pytest.raises(ValueError, match=f"virtual target {VOCABULARY} is 'x' in one graph and 'y' in another"):
         one.diff(other)
+
+
+def test_graphs_of_other_units_are_refused() -> None:
+    features = layered(3)
+    names = tuple("mlp.neuron" if name == "mlp.feature" else name for name in features.nodes.names)
+    neurons = replace(features, nodes=replace(features.nodes, names=names))
+    with pytest.raises(ValueError, match=r"different units, \['mlp.feature', 'mlp.neuron'\]"):
+        features.diff(neurons)

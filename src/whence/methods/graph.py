@@ -13,7 +13,7 @@ Cost: one forward pass and about 4 (p + 1) d_model^2 multiply-adds per row and a
 attention patterns as things to explain (`whence.qk_attribution` does), nor of SAEs, which do not stand for an MLP.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -136,7 +136,7 @@ def attribution_graph(
     linear.forget_run()
     with offloaded(model.layout, offload):
         return GraphRun(linear, logits, request, progress).graph(
-            prompt=prompt if isinstance(prompt, str) and last + 1 == batch.ids.shape[1] else "".join(texts),
+            prompt=prompt if isinstance(prompt, str) and last + 1 == batch.ids.shape[1] else _text(model, texts),
             input_tokens=ids,
             token_texts=texts,
             provenance=origin,
@@ -238,3 +238,8 @@ def _numbers(linear: Linearized, nodes: Iterable[Node | str]) -> Int[Tensor, " n
             )
         numbers += found
     return torch.tensor(sorted(set(numbers)), dtype=torch.long)
+
+
+def _text(model: Model, texts: Sequence[str]) -> str:
+    """Tokens as one line; ids, where there is no tokenizer, with spaces between them."""
+    return ("" if model.tokenizer is not None else " ").join(texts)

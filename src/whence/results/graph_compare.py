@@ -88,6 +88,9 @@ def _check(graphs: Sequence[GraphData]) -> tuple[LogitTarget, ...]:
     ):
         if len(sizes) > 1:
             raise ValueError(f"graphs of different {name}, {sorted(sizes)}, have no nodes in common to be matched.")
+    units = {name for graph in graphs for name in _units(graph)}
+    if len(units) > 1:
+        raise ValueError(f"graphs of different units, {sorted(units)}, have no features in common to be matched.")
     found: dict[int, LogitTarget] = {}
     for target in (target for graph in graphs for target in graph.logit_targets):
         known = found.setdefault(target.vocab_idx, target)
@@ -175,3 +178,9 @@ def _shared(graphs: Sequence[GraphData]) -> dict[str, Any]:
     """What all graphs say of where they come from."""
     first = graphs[0].provenance
     return {name: value for name, value in first.items() if all(g.provenance.get(name) == value for g in graphs)}
+
+
+def _units(graph: GraphData) -> set[str]:
+    """The names of the nodes that are features."""
+    chosen = of_kind(graph.nodes, "feature")
+    return {graph.nodes.names[i] for i in graph.nodes.name[chosen].unique().tolist()}
