@@ -16,6 +16,7 @@ from whence.cli.options import (
     Json,
     MaxNodes,
     Memory,
+    Order,
     Output,
     Position,
     Prompt,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from whence.results.graph import Graph
 
 # Spelled out here because asking the library would load torch for `--help`; a test keeps them equal to it.
-ORDERS, PLACES, CONVENTIONS = ("influence", "exact"), ("cpu", "disk"), ("circuit-tracer",)
+PLACES, CONVENTIONS = ("cpu", "disk"), ("circuit-tracer",)
 
 
 def graph(
@@ -42,15 +43,7 @@ def graph(
     targets: Targets = None,
     position: Position = -1,
     max_nodes: MaxNodes = None,
-    order: Annotated[
-        str,
-        typer.Option(
-            metavar="WORD",
-            callback=one_of(*ORDERS),
-            help="Which features get rows: the most influential as they are found (influence), or those with the "
-            "largest total effect on the targets (exact).",
-        ),
-    ] = "influence",
+    order: Order = "influence",
     nodes: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY", help="A feature to give a row to, such as 2.mlp.feature:17@5; repeat it for more."),

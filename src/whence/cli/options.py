@@ -54,6 +54,15 @@ MaxNodes: TypeAlias = Annotated[
         min=0, help="Features with a row of their own, the others summed; all if not given, of neurons 2,048."
     ),
 ]
+Order: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD",
+        callback=one_of("influence", "exact"),
+        help="Which features get rows: the most influential as they are found (influence), or those with the "
+        "largest total effect on the targets (exact).",
+    ),
+]
 Memory: TypeAlias = Annotated[
     str | None, typer.Option(metavar="SIZE", help="All that the job may allocate, such as 8GB; rows beyond go to disk.")
 ]

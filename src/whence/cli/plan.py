@@ -16,6 +16,7 @@ from whence.cli.options import (
     Json,
     MaxNodes,
     Memory,
+    Order,
     Position,
     Prompt,
     Revision,
@@ -30,6 +31,7 @@ def plan(
     gate: Gate = None,
     position: Position = -1,
     max_nodes: MaxNodes = None,
+    order: Order = "influence",
     memory: Memory = None,
     revision: Revision = None,
     device: Device = None,
@@ -44,7 +46,7 @@ def plan(
     stand_in = units(dictionary, model, gate)
     found = load(model, revision, device, dtype)
     say("counting what is active, in one forward pass")
-    planned = plan_graph(found, stand_in, prompt, max_nodes=max_nodes, position=position, memory=memory)
+    planned = plan_graph(found, stand_in, prompt, max_nodes=max_nodes, order=order, position=position, memory=memory)
     if json:
         print_json(asdict(planned) | {"fits": planned.fits})
     else:
