@@ -11,7 +11,7 @@ import typer
 from typer.testing import Result
 
 import whence as library
-from whence.cli import app, graph
+from whence.cli import app, graph, options
 from whence.components.activation import Activation
 from whence.demo import PROMPT, dictionary_path, model_path
 from whence.methods.graph import Order
@@ -32,14 +32,14 @@ def same(one: library.Graph, other: library.Graph) -> bool:
 
 # ------------------------------------------------------------ in step with the library
 def test_every_argument_of_the_library_that_a_shell_can_say_is_an_option() -> None:
-    options = {option.name for option in typer.main.get_command(app).commands["graph"].params}  # type: ignore[attr-defined]
+    named = {option.name for option in typer.main.get_command(app).commands["graph"].params}  # type: ignore[attr-defined]
     unsaid = {"progress", "max_n_logits", "desired_logit_prob"}
-    assert set(inspect.signature(library.attribution_graph).parameters) - unsaid <= options
+    assert set(inspect.signature(library.attribution_graph).parameters) - unsaid <= named
 
 
 def test_choices_are_those_of_the_library() -> None:
     parity = inspect.signature(library.attribution_graph).parameters["parity"].annotation
-    assert get_args(Order) == graph.ORDERS
+    assert get_args(Order) == options.ORDERS
     assert get_args(Offload) == graph.PLACES
     assert get_args(get_args(parity)[0]) == graph.CONVENTIONS
 

@@ -2,13 +2,13 @@ import time
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from layered_graphs import layered, reweighted
 from whence.results.graph import Graph
-from whence.results.pruning import least_kept
+from whence.results.pruning import TIE, least_kept
 
 SEEDS = st.integers(min_value=0, max_value=10_000)
 SHARES = st.floats(min_value=0.05, max_value=0.99)
@@ -40,11 +40,11 @@ def _dense_prune(graph: Graph, node_share: float, edge_share: float) -> tuple[Te
     weights = torch.zeros(count, dtype=torch.float64)
     weights[-len(graph.logit_targets) :] = graph.logit_probabilities
     flow = _series(matrix, weights)
-    nodes = flow >= _cutoff(flow, node_share)
+    nodes = flow >= (1 - TIE) * _cutoff(flow, node_share)
     nodes[leaves:] = True
     kept = matrix * nodes[:, None] * nodes
     scores = _normalised(kept) * (_series(kept, weights) + weights)[:, None]
-    edges = (scores >= _cutoff(scores, edge_share)) & (kept != 0)
+    edges = (scores >= (1 - TIE) * _cutoff(scores, edge_share)) & (kept != 0)
     before = None
     while before is None or not torch.equal(before, nodes):
         before = nodes.clone()
@@ -55,6 +55,7 @@ def _dense_prune(graph: Graph, node_share: float, edge_share: float) -> tuple[Te
 
 
 @given(SEEDS, SHARES, SHARES)
+@example(3974, 0.53125, 0.78125)  # two edges at the cutoff that only rounding tells apart
 @settings(max_examples=60, deadline=None)
 def test_pruning_keeps_the_nodes_and_edges_of_the_dense_formulas(seed: int, nodes: float, edges: float) -> None:
     graph = layered(seed, parity=True, positions=5)

@@ -72,7 +72,7 @@ def print_table(table: "Table") -> None:
     heading, note, table.title, table.caption = table.title, table.caption, None, None
     for text in (heading, table, note):
         if text is not None:
-            out.print(text)
+            out.print(text, soft_wrap=text is not table)
 
 
 def print_json(document: Any) -> None:

@@ -54,11 +54,12 @@ MaxNodes: TypeAlias = Annotated[
         min=0, help="Features with a row of their own, the others summed; all if not given, of neurons 2,048."
     ),
 ]
+ORDERS = ("influence", "exact")
 Order: TypeAlias = Annotated[
     str,
     typer.Option(
         metavar="WORD",
-        callback=one_of("influence", "exact"),
+        callback=one_of(*ORDERS),
         help="Which features get rows: the most influential as they are found (influence), or those with the "
         "largest total effect on the targets (exact).",
     ),

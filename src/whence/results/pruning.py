@@ -21,6 +21,7 @@ from whence.results.nodes import NodeTable
 from whence.results.weights import Block, Weights
 
 _SORTED = 30_000  # so few are sorted at once; more are halved first
+TIE = 1e-9  # values that rounding alone tells apart are kept or dropped together
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +58,11 @@ def prune(
         >>> kept = prune(graph.nodes, graph.weights, targets, flow, 0.8, 0.98)  # doctest: +SKIP
     """
     always = of_kind(nodes, "token", "constant", "output")
-    index = ((flow >= least_kept(flow, node_share)) | always).nonzero().reshape(-1)
+    index = ((flow >= (1 - TIE) * least_kept(flow, node_share)) | always).nonzero().reshape(-1)
     part, among = nodes.select(index), weights.select(index)
     scores = edge_scores(among, influence(part, among, targets[index]) + targets[index])
     flat = torch.cat([score.reshape(-1) for score in scores]) if scores else torch.zeros(1)
-    least = least_kept(flat, edge_share)
+    least = (1 - TIE) * least_kept(flat, edge_share)
     edges = [(block.values != 0) & (score >= least) for block, score in zip(among, scores, strict=True)]
     alive = _settled(part, list(among), edges)
     remaining = iter(edges)
