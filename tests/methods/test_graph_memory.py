@@ -44,6 +44,6 @@ def test_a_graph_of_1024_tokens_and_every_node_takes_less_than_4_gb() -> None:
 def test_a_budget_is_kept_where_rows_alone_would_break_it() -> None:
     _, free, _ = measured(400)
     _, added, worst = measured(400, "220MB")
-    assert free > 300  # without a budget it takes more than that
-    assert added < 220 * 1.1  # what the interpreter and the allocator keep for themselves is not the job's
+    allowed = 220 * 1.1  # what the interpreter and the allocator keep for themselves is not the job's
+    assert added < allowed < free
     assert worst < 1e-5
