@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from whence.results.certificate import Certificate
 from whence.results.graph import Graph
@@ -94,3 +95,17 @@ def _weights(nodes: NodeTable, density: float, dtype: torch.dtype, random: torch
         kept = torch.rand(values.shape, generator=random) < density
         blocks.append(Block(group, sources, values * kept))
     return Weights((len(nodes), len(nodes)), blocks)
+
+
+def normalised(matrix: Tensor) -> Tensor:
+    """Each row's sizes as shares of their sum."""
+    return matrix.abs() / matrix.abs().sum(1, keepdim=True).clamp_min(1e-10)
+
+
+def power_series(matrix: Tensor, weights: Tensor) -> Tensor:
+    """w Â + w Â² + …, term by term until a term is exactly 0: the oracle of influence."""
+    total = term = weights @ normalised(matrix)
+    while term.any():
+        term = term @ normalised(matrix)
+        total = total + term
+    return total

@@ -6,25 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from layered_graphs import layered, reweighted
+from layered_graphs import layered, normalised, power_series, reweighted
 from whence.results.graph import Graph
 from whence.results.influence import cumulative_shares, influence
 from whence.results.kinds import of_kind
 
 SEEDS = st.integers(min_value=0, max_value=10_000)
-
-
-def _normalised(matrix: Tensor) -> Tensor:
-    return matrix.abs() / matrix.abs().sum(1, keepdim=True).clamp_min(1e-10)
-
-
-def _power_series(matrix: Tensor, weights: Tensor) -> Tensor:
-    """w Â + w Â² + …, term by term until a term is exactly 0."""
-    total = term = weights @ _normalised(matrix)
-    while term.any():
-        term = term @ _normalised(matrix)
-        total = total + term
-    return total
 
 
 def _weights(graph: Graph) -> Tensor:
@@ -38,7 +25,7 @@ def _weights(graph: Graph) -> Tensor:
 def test_one_pass_from_the_targets_down_is_the_whole_series(seed: int, parity: bool) -> None:
     graph = layered(seed, parity=parity)
 
-    torch.testing.assert_close(graph.influence(), _power_series(graph.dense(), _weights(graph)), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(graph.influence(), power_series(graph.dense(), _weights(graph)), rtol=1e-12, atol=1e-14)
 
 
 @given(SEEDS)
@@ -64,11 +51,11 @@ def test_scores_are_those_of_the_dense_formulas(seed: int) -> None:
     graph = layered(seed, parity=True)
     matrix, weights = graph.dense(), _weights(graph)
     errors, tokens = (torch.tensor([node.name == name for node in graph.nodes]) for name in ("mlp.error", "embed"))
-    flow = _power_series(matrix, weights)
+    flow = power_series(matrix, weights)
     reached = flow + weights
 
     replacement = flow[tokens].sum() / (flow[tokens].sum() + flow[errors].sum())
-    completeness = ((1 - _normalised(matrix)[:, errors].sum(1)) * reached).sum() / reached.sum()
+    completeness = ((1 - normalised(matrix)[:, errors].sum(1)) * reached).sum() / reached.sum()
 
     assert graph.replacement_score() == pytest.approx(replacement.item(), rel=1e-12)
     assert graph.completeness_score() == pytest.approx(completeness.item(), rel=1e-12)
@@ -78,16 +65,16 @@ def test_in_whences_convention_completeness_counts_the_nodes_that_have_a_row() -
     graph = layered(3)
     matrix, weights = graph.dense(), _weights(graph)
     errors = torch.tensor([node.name == "mlp.error" for node in graph.nodes])
-    reached = (_power_series(matrix, weights) + weights) * (matrix != 0).any(1)
+    reached = (power_series(matrix, weights) + weights) * (matrix != 0).any(1)
 
-    expected = ((1 - _normalised(matrix)[:, errors].sum(1)) * reached).sum() / reached.sum()
+    expected = ((1 - normalised(matrix)[:, errors].sum(1)) * reached).sum() / reached.sum()
 
     assert graph.completeness_score() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_constants_and_rest_are_in_neither_sum_of_the_replacement_score() -> None:
     graph = layered(1)
-    flow = _power_series(graph.dense(), _weights(graph))
+    flow = power_series(graph.dense(), _weights(graph))
     names = [node.name for node in graph.nodes]
     tokens = sum(float(flow[i]) for i, name in enumerate(names) if name in ("embed", "pos_embed"))
     errors = sum(float(flow[i]) for i, name in enumerate(names) if name == "mlp.error")
@@ -107,7 +94,7 @@ def test_a_subgraph_counts_its_other_features_as_errors(seed: int) -> None:
     errors = left_out | torch.tensor([node.name == "mlp.error" for node in graph.nodes])
     tokens = torch.tensor([node.name == "embed" for node in graph.nodes])
     matrix[left_out] = 0
-    flow = _power_series(matrix, _weights(graph))
+    flow = power_series(matrix, _weights(graph))
 
     expected = flow[tokens].sum() / (flow[tokens].sum() + flow[errors].sum())
 

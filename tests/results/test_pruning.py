@@ -6,24 +6,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from layered_graphs import layered, reweighted
+from layered_graphs import layered, normalised, power_series, reweighted
 from whence.results.graph import Graph
 from whence.results.pruning import TIE, least_kept
 
 SEEDS = st.integers(min_value=0, max_value=10_000)
 SHARES = st.floats(min_value=0.05, max_value=0.99)
-
-
-def _normalised(matrix: Tensor) -> Tensor:
-    return matrix.abs() / matrix.abs().sum(1, keepdim=True).clamp_min(1e-10)
-
-
-def _series(matrix: Tensor, weights: Tensor) -> Tensor:
-    total = term = weights @ _normalised(matrix)
-    while term.any():
-        term = term @ _normalised(matrix)
-        total = total + term
-    return total
 
 
 def _cutoff(scores: Tensor, share: float) -> Tensor:
@@ -39,11 +27,11 @@ def _dense_prune(graph: Graph, node_share: float, edge_share: float) -> tuple[Te
     leaves = features + sum(node.name == "mlp.error" for node in graph.nodes)
     weights = torch.zeros(count, dtype=torch.float64)
     weights[-len(graph.logit_targets) :] = graph.logit_probabilities
-    flow = _series(matrix, weights)
+    flow = power_series(matrix, weights)
     nodes = flow >= (1 - TIE) * _cutoff(flow, node_share)
     nodes[leaves:] = True
     kept = matrix * nodes[:, None] * nodes
-    scores = _normalised(kept) * (_series(kept, weights) + weights)[:, None]
+    scores = normalised(kept) * (power_series(kept, weights) + weights)[:, None]
     edges = (scores >= (1 - TIE) * _cutoff(scores, edge_share)) & (kept != 0)
     before = None
     while before is None or not torch.equal(before, nodes):

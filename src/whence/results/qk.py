@@ -157,7 +157,7 @@ class QKAttribution:
             FileFormatError: Something else is there; choose another path.
 
         Example:
-            >>> scores.save("runs/induction")  # doctest: +SKIP
+            >>> pairs.save("runs/induction")  # doctest: +SKIP
         """
         meta = {"head": str(self.head), "provenance": self.provenance}
         meta |= {f"{side}_names": list(getattr(self, f"{side}_nodes").names) for side in ("query", "key")}
