@@ -9,10 +9,10 @@ from families import loaded, prompts
 from whence.components.activation import Activation
 from whence.components.dictionaries import CrossLayerTranscoder, Transcoder
 from whence.components.sets import DictionarySet
-from whence.interventions.sites import writer_of
 from whence.model.freeze import frozen
 from whence.model.hooks import first_tensor, hooked, main_output, replace_first
 from whence.model.model import Model
+from whence.model.sites import writer_of
 from whence.results.certificate import Certificate
 from whence.results.graph import Graph
 from whence.results.keys import LogitTarget, Node

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from whence.errors import UnsupportedModelError
 from whence.interventions.seat import Seat
-from whence.interventions.sites import Hook, Spot, writer_of
 from whence.model.experts import bias_of, down_map, expert_sizes, has_bias, neurons
 from whence.model.hooks import main_output
 from whence.model.layout import Layout
+from whence.model.sites import Hook, Spot, writer_of
 from whence.results.keys import Node
 
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from whence.components.sets import DictionarySet
+from whence.interventions.lines import lines_at, mask_of
 from whence.interventions.seat import Seat
-from whence.interventions.sites import Hook, Site, lines_at, mask_of, read_site, site_of
 from whence.model.layout import Layout
+from whence.model.sites import Hook, Site, read_site, site_of
 from whence.results.keys import Node
 
 

@@ -17,22 +17,21 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from whence.interventions.lines import lines_at, mask_of
 from whence.interventions.seat import Pass, Seat
-from whence.interventions.sites import (
+from whence.model.attention import expand_groups
+from whence.model.layout import Layout, Writer
+from whence.model.sites import (
     Hook,
     Site,
     Spot,
     added,
     by_example,
     embedding_site,
-    lines_at,
-    mask_of,
     position_site,
     site_of,
     writer_of,
 )
-from whence.model.attention import expand_groups
-from whence.model.layout import Layout, Writer
 from whence.results.keys import Node
 from whence.results.names import SITES
 

@@ -21,12 +21,12 @@ from whence.interventions.outcome import Watched
 from whence.interventions.places import needs_attention
 from whence.interventions.seat import Pass, Seat
 from whence.interventions.seating import place_of, seats
-from whence.interventions.sites import Hook, as_hooks
 from whence.interventions.skips import cut_at, live_skips
 from whence.model.batch import Batch
 from whence.model.freeze import Hold, held
 from whence.model.hooks import hooked
 from whence.model.model import Model
+from whence.model.sites import Hook, as_hooks
 from whence.results.keys import Node
 
 

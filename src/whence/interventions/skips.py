@@ -12,11 +12,11 @@ from torch import Tensor
 
 from whence.components.sets import DictionarySet
 from whence.engine.prompts import bos_positions
-from whence.interventions.sites import Hook, by_example, read_site, site_of
 from whence.model.batch import Batch
 from whence.model.freeze import Hold
 from whence.model.layout import Layout
 from whence.model.model import Model
+from whence.model.sites import Hook, by_example, read_site, site_of
 
 
 def live_skips(

@@ -12,11 +12,11 @@ from torch import Tensor
 from whence.interventions.kinds import Intervention
 from whence.interventions.places import Place, needs_attention
 from whence.interventions.seat import Exchange, Pass, Seat, meant, refuse_outside
-from whence.interventions.sites import as_hooks
 from whence.model.freeze import held
 from whence.model.hooks import hooked
 from whence.model.model import Model
 from whence.model.recorder import run
+from whence.model.sites import as_hooks
 
 BORROWS = ("mean", "resample", "patch")
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from whence.components.neurons import Neurons
 from whence.components.sets import DictionarySet
 from whence.engine.logit_rows import difference, pair_of
-from whence.interventions.sites import writer_of
 from whence.model.hooks import hooked
 from whence.model.layout import Layout, Writer
 from whence.model.model import Model
 from whence.model.norms import probe_norm
+from whence.model.sites import writer_of
 from whence.model.trace import Around, Trace
 from whence.results.graph import Graph
 from whence.targets.attribution import AttributionTargets

@@ -10,11 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from whence.errors import UnsupportedModelError
-from whence.interventions.seat import Seat
 from whence.model.hooks import After, Before, first_tensor, main_output, replace_first
 from whence.model.layout import Layout, Writer
 from whence.model.norms import probe_norm
@@ -87,14 +85,6 @@ class Site:
 def by_example(tensor: Tensor, length: int) -> Tensor:
     """A tensor [example, pos, width], also where a family has flattened its first two axes."""
     return tensor if tensor.ndim > 2 else tensor.reshape(-1, length, tensor.shape[-1])
-
-
-def mask_of(seat: Seat, tensor: Tensor) -> Tensor:
-    """The seat's mask for a tensor, flattened or not."""
-    if tensor.ndim > 2:
-        return seat.mask(tensor.shape[0], tensor.shape[1], tensor.device)
-    examples = len(seat.run.lengths)
-    return seat.mask(examples, tensor.shape[0] // examples, tensor.device)
 
 
 def added(writer: Writer) -> Spot:
@@ -210,9 +200,3 @@ def _middle(layout: Layout, layer: int) -> Site:
         return stream + multiplier * output.reshape(stream.shape)
 
     return Site(added(first[0]), Spot(layout.blocks[layer], before=True), read, 1 / multiplier)
-
-
-@torch.no_grad()
-def lines_at(site: Site, tensor: Tensor, mask: Tensor, seen: dict[str, Tensor]) -> Tensor:
-    """The site's values at the masked lines."""
-    return by_example(site.value(tensor, seen), mask.shape[1])[mask]
