@@ -21,6 +21,7 @@ from whence.interventions.lines import lines_at, mask_of
 from whence.interventions.seat import Pass, Seat
 from whence.model.attention import expand_groups
 from whence.model.layout import Layout, Writer
+from whence.model.linear import width_into
 from whence.model.sites import (
     Hook,
     Site,
@@ -164,25 +165,17 @@ def _head(layout: Layout, node: Node, layer: int) -> Place:
     if node.source is not None:
         return PairPlace(writer, head, node.source)
     assert head is not None
-    width = _channels(layout, writer) // (writer.heads or 1)
+    width = width_into(writer.write, writer.key) // (writer.heads or 1)
     return SitePlace(Site(Spot(writer.write, before=True)), slice(head * width, (head + 1) * width))
 
 
 def _unit(layout: Layout, node: Node, layer: int) -> Place:
     assert isinstance(node.index, int)
     writer = writer_of(layout, layer, node.name.partition(".")[0])
-    units = _channels(layout, writer)
+    units = width_into(writer.write, writer.key)
     width = units // (writer.heads or units) if node.name == "ssm.head" else 1
     if node.index >= units // width:
         raise ValueError(f"{node}: the layer has units 0 to {units // width - 1}")
     channels = node.index if width == 1 else slice(node.index * width, (node.index + 1) * width)
     return SitePlace(Site(Spot(writer.write, before=True)), channels)
 
-
-def _channels(layout: Layout, writer: Writer) -> int:
-    """Width of what a writer's last map is given."""
-    weight = dict(writer.write.named_parameters(recurse=False)).get("weight")
-    stated = getattr(writer.write, "in_features", None) or (None if weight is None else weight.shape[0])
-    if not isinstance(stated, int):
-        raise ValueError(f"{writer.key}: {type(writer.write).__name__} does not say how many channels it is given")
-    return stated

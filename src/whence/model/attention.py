@@ -49,7 +49,8 @@ class Scored:
 class AttentionTape:
     """How attention behaves while it is tapped.
 
-    `on_attention` is told of each module's pattern and value, `on_scores` (recording only) of its scores. In mode
+    `on_given` is told of queries, keys and values before anything is done with them, `on_attention` of each module's
+    pattern and value, `on_scores` (recording only) of its scores. In mode
     "record" the model's own output stands. In mode "hold" patterns are recorded on the first pass and are constants
     after it; only the value path carries a gradient.
     """
@@ -58,6 +59,7 @@ class AttentionTape:
     on_attention: Callable[[nn.Module, Attention], None] | None = None
     patterns: dict[nn.Module, Tensor] | None = None
     on_scores: Callable[[Scored], None] | None = None
+    on_given: Callable[[Tensor, Tensor, Tensor], None] | None = None
 
 
 _tape: ContextVar[AttentionTape | None] = ContextVar("whence_attention_tape", default=None)
@@ -104,6 +106,8 @@ def _through(
     tape = _tape.get()
     if tape is None:
         return own()
+    if tape.on_given is not None:
+        tape.on_given(query, key, value)
     if tape.mode == "record":
         z, pattern = _scored(tape, query, key, own, softcap)()
         if tape.on_attention is not None:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from whence.errors import UnsupportedModelError
 from whence.model.hooks import hooks_paused
 
 ROWS_AT_ONCE = 1024  # covectors per vector-Jacobian product: bounds the module's activations
@@ -100,3 +101,16 @@ def rows_of(module: nn.Module, index: Int[Tensor, " k"], width: int, outputs: in
 def _input_dtype(module: nn.Module) -> torch.dtype:
     floating = (p.dtype for p in (*module.parameters(), *module.buffers()) if p.dtype.is_floating_point)
     return next(floating, torch.get_default_dtype())
+
+
+def width_into(module: nn.Module | None, what: str) -> int:
+    """How many channels a linear map is given.
+
+    Raises:
+        UnsupportedModelError: it does not say.
+    """
+    weight = {} if module is None else dict(module.named_parameters(recurse=False))
+    stated = getattr(module, "in_features", None) or (weight["weight"].shape[0] if "weight" in weight else None)
+    if not isinstance(stated, int):
+        raise UnsupportedModelError(f"{what}: {type(module).__name__} does not say how many channels it is given")
+    return stated

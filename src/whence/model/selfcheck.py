@@ -67,7 +67,7 @@ class SelfCheckError(UnsupportedModelError):
 @torch.no_grad()
 def self_check(layout: Layout, vocab_size: int) -> list[Check]:
     """Every line that the model's entry makes testable."""
-    batch = _few_tokens(layout, vocab_size)
+    batch = few_tokens(layout, vocab_size)
     bound = BOUND.get(_dtype(layout), BOUND[torch.float32])
     with_attention = layout.architecture.patterns is not None and bool(layout.attention)
     wanted = Wanted(attention=with_attention, streams=frozenset(range(len(layout.blocks))))
@@ -109,7 +109,7 @@ def refuse_unless_passed(layout: Layout, checks: list[Check]) -> None:
             )
 
 
-def _few_tokens(layout: Layout, vocab_size: int) -> Batch:
+def few_tokens(layout: Layout, vocab_size: int) -> Batch:
     """Two prompts of 6 and 4 tokens spread over the vocabulary, so that a lost mask shows."""
     device = layout.embedding.weight.device  # pyright: ignore[reportAttributeAccessIssue]
     device = device if isinstance(device, torch.device) and device.type != "meta" else torch.device("cpu")

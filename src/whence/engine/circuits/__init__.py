@@ -1,0 +1,1 @@
+"""Sparse circuits: units at sites, their effects on a metric, and the direct edges between them."""

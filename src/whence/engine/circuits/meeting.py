@@ -1,0 +1,168 @@
+"""Edges into an attention's output, met in the middle: covectors come back to q, k, v, tangents go forward to them.
+
+With A the pattern, s = slope q·k the scores and dz [head] a covector at z of query p,
+
+    dA = dz · v[k],  ds = A (dA - sum_k A dA),  dq = sum_k ds slope k,  dk = ds slope q,  dv = A dz
+
+and the weight of a source at position s is dq · q'[s = p] + dk[s] · k' + dv[s] · v', where q', k', v' is what its step
+in the stream makes of them: norms, projections, rotations and norms of heads as the model has them, by a forward-mode
+derivative of the model's own modules. Cost: rows of targets plus rows of sources, not their product; sources of one
+token take turns. Only where patterns can be read; softcaps and sinks included.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from jaxtyping import Float
+from torch import Tensor
+
+from whence.engine.circuits.joins import Rows, Table, WideRows, join, join_wide
+from whence.engine.circuits.network import CircuitSite, Network
+from whence.engine.circuits.state import State
+from whence.engine.circuits.units import Places, turns
+from whence.engine.score_scaling import scaling_of
+from whence.model.attention import Attention, Scored
+from whence.model.layout import Writer
+from whence.model.sublayers import Passed, Sublayer
+
+ROWS_AT_ONCE = 512
+
+
+class _Enough(Exception):  # not an error: the rest of the module is not needed
+    """Queries, keys and values are known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What an attention did at a state."""
+
+    query: Float[Tensor, "example head pos d_head"]
+    key: Float[Tensor, "example group pos d_head"]
+    value: Float[Tensor, "example group pos d_value"]
+    pattern: Float[Tensor, "example head pos pos"]
+    slope: Float[Tensor, "example head pos pos"]
+    passed: Passed
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Covectors at queries (own position), and at keys and values side by side."""
+
+    query: Rows
+    key_value: WideRows
+
+
+@torch.no_grad()
+def seen(network: Network, sublayer: Sublayer, state: State, point: int) -> Seen:
+    """Queries, keys, values, pattern, and the slope of the scores by q · k."""
+    scored: list[Scored] = []
+    told: list[Attention] = []
+    tape = network.tape
+    tape.on_scores, tape.on_attention = scored.append, lambda _, attention: told.append(attention)
+    try:
+        passed = sublayer.call(state.calls, sublayer.given(state.streams[point]))
+    finally:
+        tape.on_scores = tape.on_attention = None
+    one, length = scored[0], scored[0].key.shape[2]
+    slope = torch.zeros_like(told[0].pattern)
+    if length > 1:
+        slope = slope + scaling_of(_writer(network, sublayer), one)
+    if one.softcap is not None:
+        slope = slope * (1 - (one.score[..., :length] / one.softcap).square()).clamp_min(0)
+    return Seen(one.query, one.key, told[0].value, told[0].pattern, slope, passed)
+
+
+def _writer(network: Network, sublayer: Sublayer) -> Writer:
+    return next(writer for writer in network.layout.of(sublayer.layer) if writer.name == "attn")
+
+
+def ends(site: CircuitSite, what: Seen, at: Places, node: Tensor, covector: Float[Tensor, "n width"]) -> Ends:
+    """Covectors at an attention's site, at its queries, keys and values."""
+    pulled = [
+        _pulled(site, what, Places(*(part[here] for part in (at.example, at.position, at.unit))), covector[here])
+        for here in torch.arange(len(at), device=covector.device).split(ROWS_AT_ONCE)
+    ]
+    query, key_value = (torch.cat(parts) for parts in zip(*pulled, strict=True))
+    return Ends(Rows(at.example, at.position, node, query), WideRows(at.example, node, key_value))
+
+
+def _pulled(site: CircuitSite, what: Seen, at: Places, covector: Tensor) -> tuple[Tensor, Tensor]:
+    groups = what.key.shape[1]
+    z = _at_heads(site, what, at, covector).unflatten(-1, (groups, -1, what.value.shape[-1]))
+    pattern = what.pattern[at.example, :, at.position].unflatten(1, (groups, -1)).to(z)
+    slope = what.slope[at.example, :, at.position].unflatten(1, (groups, -1)).to(z)
+    query = what.query[at.example, :, at.position].unflatten(1, (groups, -1)).to(z)
+    key, value = what.key.to(z)[at.example], what.value.to(z)[at.example]
+    weight = torch.einsum("ngrd,ngsd->ngrs", z, value)
+    score = pattern * (weight - (pattern * weight).sum(-1, keepdim=True)) * slope
+    to_query = torch.einsum("ngrs,ngsd->ngrd", score, key)
+    to_key = torch.einsum("ngrs,ngrd->nsgd", score, query)
+    to_value = torch.einsum("ngrs,ngrd->nsgd", pattern, z)
+    return to_query.flatten(1), torch.cat([to_key.flatten(2), to_value.flatten(2)], -1)
+
+
+@torch.enable_grad()
+def _at_heads(site: CircuitSite, what: Seen, at: Places, covector: Tensor) -> Tensor:
+    """The covector at the heads' outputs, side by side."""
+    sublayer = site.sublayer
+    if site.depth == "inside":
+        return covector
+    assert sublayer is not None
+    assert sublayer.write is not None
+    assert what.passed.inside is not None
+    inside = at.of(what.passed.inside).detach().requires_grad_()
+    out = sublayer.written * sublayer.write(inside)
+    if site.depth == "normed" and sublayer.post_norm is not None:
+        out = sublayer.post_norm(out)
+    return torch.autograd.grad(out, inside, covector.to(out))[0].to(covector)
+
+
+@torch.no_grad()
+def pushed_rows(network: Network, sublayer: Sublayer, state: State, point: int, up: Rows) -> tuple[Rows, Rows]:
+    """What steps in the stream make of queries, and of keys and values side by side."""
+    length = state.streams[point].shape[1]
+    turn = turns(up.example * length + up.position, state.streams[point].shape[0] * length)
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for now in range(int(turn.max()) + 1):
+        rows = (turn == now).nonzero()[:, 0]
+        example, position = up.example[rows], up.position[rows]
+        field = torch.zeros_like(state.streams[point])
+        field[example, position] = up.vector[rows].to(field)
+        steps = _tangents(network, sublayer, state, point, field)
+        q, k, v = (step.transpose(1, 2)[example, position].flatten(1).to(up.vector) for step in steps)
+        parts.append((rows, q, torch.cat([k, v], -1)))
+    rows, query, key_value = (torch.cat(column) for column in zip(*parts, strict=True))
+    where = up.example[rows], up.position[rows], up.node[rows]
+    return Rows(*where, query), Rows(*where, key_value)
+
+
+def _tangents(network: Network, sublayer: Sublayer, state: State, point: int, field: Tensor) -> list[Tensor]:
+    """Derivatives of queries, keys and values along a field of steps."""
+    found: list[Tensor] = []
+
+    def given(*vectors: Tensor) -> None:
+        for vector in vectors:
+            tangent = forward_ad.unpack_dual(vector).tangent
+            found.append(torch.zeros_like(vector) if tangent is None else tangent)
+        raise _Enough
+
+    with forward_ad.dual_level():
+        network.tape.on_given = given
+        try:
+            stream = forward_ad.make_dual(state.streams[point], field)
+            sublayer.call(state.calls, sublayer.given(stream))
+        except _Enough:
+            pass
+        finally:
+            network.tape.on_given = None
+    return found
+
+
+def meet(network: Network, sublayer: Sublayer, state: State, point: int, down: Ends, up: Rows, table: Table) -> None:
+    """Add the weights of all pairs of targets at an attention and sources in the stream before it."""
+    if not len(down.query) or not len(up):
+        return
+    query, key_value = pushed_rows(network, sublayer, state, point, up)
+    join(down.query, query, state.streams[point].shape[1], table)
+    join_wide(down.key_value, key_value, table)

@@ -1,0 +1,298 @@
+"""How the vector at a site is split into units: what each says, what it writes, and what reads it.
+
+    features    x = f W_dec + b_dec (+ r W_skipᵀ) + eps,  f = act(r W_encᵀ + b_enc),  r what is read (an SAE: x itself)
+    blocks      x side by side: heads of attn_z, neurons of an MLP, or the whole vector as one
+
+A unit is a number (a feature, a neuron) or a vector (a head, the error eps, a skip's output), which stays a vector
+until the last product. With G = dm/dx [.., d], delta = baseline - clean of what the unit says, and f's local derivative
+the gate 1[f != 0] (top-k and thresholds keep their choice), a unit has
+
+    effect      G · (what delta writes)
+    tangent     what delta writes: delta f_i W_dec[i], delta eps, delta (r W_skipᵀ), delta x_block
+    cotangent   G through the unit, at what is read (r) and at x
+                feature  (G · W_dec[i]) gate_i W_enc[i] at r
+                error    G at x, -(((G W_decᵀ) gate) W_enc + G W_skip) at r
+                skip     G W_skip at r
+                block    G_block at x
+
+Cost: two products with the dictionary a call, chunk by chunk; rows of it for the units asked for. Knows nothing of
+where the site is.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from whence.components.encoder import Encoder
+from whence.components.lazy import Matrix, chunks, rows_of
+from whence.components.one_layer import weighted
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What the units of a site say: features, and vectors (skip, error; or the blocks as one)."""
+
+    features: Shaped[Tensor, "*rows feature"]
+    vectors: Shaped[Tensor, "*rows k _"]
+
+    def minus(self, other: "Said") -> "Said":
+        """The difference of two."""
+        return Said(self.features - other.features, self.vectors - other.vectors)
+
+    def mixed(self, other: "Said", kept: "Said") -> "Said":
+        """This where `kept` is 1, the other where it is 0."""
+        return Said(
+            torch.where(kept.features, self.features, other.features),
+            torch.where(kept.vectors, self.vectors, other.vectors),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Cotangents:
+    """What reads a site's units, a row each: at the site's own vector, and at what is read for it."""
+
+    own: Float[Tensor, "n d"] | None
+    read: Float[Tensor, "n r"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Units at tokens, a line each."""
+
+    example: Int[Tensor, " n"]
+    position: Int[Tensor, " n"]
+    unit: Int[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def of(self, tensor: Float[Tensor, "example pos *rest"]) -> Float[Tensor, "n *rest"]:
+        """The rows of these tokens."""
+        return tensor[self.example, self.position]
+
+    def where(self, chosen: Bool[Tensor, " n"]) -> "Places":
+        """Some of the lines."""
+        return Places(self.example[chosen], self.position[chosen], self.unit[chosen])
+
+
+def places_of(chosen: Bool[Tensor, "example pos k"], unit: Int[Tensor, " k"]) -> Places:
+    """The lines of the chosen units, by example, position, unit."""
+    example, position, column = chosen.nonzero(as_tuple=True)
+    return Places(example, position, unit[column])
+
+
+def turns(group: Int[Tensor, " n"], groups: int) -> Int[Tensor, " n"]:
+    """The how-manieth of its group each line is.
+
+    Example:
+        >>> turns(torch.tensor([0, 1, 0, 0]), 2)
+        tensor([0, 0, 1, 2])
+    """
+    order = group.argsort(stable=True)
+    counts = torch.bincount(group, minlength=groups)
+    starts = counts.cumsum(0) - counts
+    place = torch.arange(len(group), device=group.device) - starts[group[order]]
+    return torch.empty_like(place).index_copy(0, order, place)
+
+
+class Units(Protocol):
+    """The units of one site, numbered from 0."""
+
+    @property
+    def count(self) -> int:
+        """How many there are, errors included."""
+        ...
+
+    def name(self, unit: int) -> tuple[str, int | None]:
+        """The end of a unit's name and its index: ("feature", 7), ("error", None)."""
+        ...
+
+    def split(self, own: Float[Tensor, "*rows d"], read: Float[Tensor, "*rows r"]) -> Said:
+        """What the units say."""
+        ...
+
+    def join(self, said: Said) -> Float[Tensor, "*rows d"]:
+        """The vector that they make together."""
+        ...
+
+    def written(self, delta: Said) -> Float[Tensor, "*rows d"]:
+        """What a difference of what they say writes."""
+        ...
+
+    def mask(self, kept: Bool[Tensor, "*rows count"]) -> Said:
+        """A choice of units in the shape of what they say: 1 where kept."""
+        ...
+
+    def effects(self, gradient: Float[Tensor, "*rows d"], delta: Said) -> Float[Tensor, "*rows count"]:
+        """Each unit's effect to first order."""
+        ...
+
+    def moved(self, delta: Said, unit: Int[Tensor, " k"]) -> Bool[Tensor, "*rows k"]:
+        """Whether a unit says anything else in the baseline."""
+        ...
+
+    def gate(self, said: Said) -> Float[Tensor, "*rows feature"]:
+        """The local derivative of what each feature says by what it reads."""
+        ...
+
+    def open(self, gate: Float[Tensor, "*rows feature"], unit: Int[Tensor, " k"]) -> Bool[Tensor, "*rows k"]:
+        """Whether anything can act through a unit, to first order."""
+        ...
+
+    def tangents(self, delta: Said, at: Places) -> Float[Tensor, "n d"]:
+        """What the difference of each of these units writes."""
+        ...
+
+    def cotangents(self, gradient: Float[Tensor, "example pos d"], gate: Tensor, at: Places) -> Cotangents:
+        """What reads each of these units."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureUnits:
+    """Features of a dictionary, its skip's output if it has one, and the error."""
+
+    encoder: Encoder
+    decoder: Matrix
+    bias: Float[Tensor, " d"]
+    skip: Float[Tensor, "d r"] | None = None
+    reads_itself: bool = True
+
+    @property
+    def n_features(self) -> int:
+        return self.encoder.n_features
+
+    @property
+    def count(self) -> int:
+        return self.n_features + (1 if self.skip is None else 2)
+
+    def name(self, unit: int) -> tuple[str, int | None]:
+        if unit < self.n_features:
+            return "feature", unit
+        return ("error" if unit == self.count - 1 else "skip"), None
+
+    def split(self, own: Tensor, read: Tensor) -> Said:
+        features = self.encoder.encode(read)
+        rest = own.to(features) - weighted(features, self.decoder) - self.bias.to(features)
+        if self.skip is None:
+            return Said(features, rest[..., None, :])
+        skipped = read.to(features) @ self.skip.to(features).T
+        return Said(features, torch.stack([skipped, rest - skipped], -2))
+
+    def join(self, said: Said) -> Tensor:
+        return self.written(said) + self.bias.to(said.features)
+
+    def written(self, delta: Said) -> Tensor:
+        return weighted(delta.features, self.decoder) + delta.vectors.sum(-2)
+
+    def mask(self, kept: Tensor) -> Said:
+        n = self.n_features
+        return Said(kept[..., :n], kept[..., n:, None])
+
+    def effects(self, gradient: Tensor, delta: Said) -> Tensor:
+        vectors = (gradient[..., None, :] * delta.vectors).sum(-1)
+        return torch.cat([self._through(gradient) * delta.features, vectors], -1)
+
+    def moved(self, delta: Said, unit: Tensor) -> Tensor:
+        return torch.cat([delta.features != 0, (delta.vectors != 0).any(-1)], -1)[..., unit]
+
+    def gate(self, said: Said) -> Tensor:
+        return (said.features != 0).to(said.features)
+
+    def open(self, gate: Tensor, unit: Tensor) -> Tensor:
+        vectors = torch.ones(*gate.shape[:-1], self.count - self.n_features, dtype=torch.bool, device=gate.device)
+        return torch.cat([gate != 0, vectors], -1)[..., unit]
+
+    def tangents(self, delta: Said, at: Places) -> Tensor:
+        n = self.n_features
+        out = delta.vectors[at.example, at.position, (at.unit - n).clamp_min(0)].clone()
+        features = at.unit < n
+        here = at.where(features)
+        out[features] = delta.features[here.example, here.position, here.unit, None] * _rows(
+            self.decoder, here.unit, out
+        )
+        return out
+
+    def cotangents(self, gradient: Tensor, gate: Tensor, at: Places) -> Cotangents:
+        n, like = self.n_features, gradient
+        rows = at.of(gradient)
+        read = torch.zeros(len(at), self.encoder.weight.shape[1], dtype=like.dtype, device=like.device)
+        features, error = at.unit < n, at.unit == self.count - 1
+        here = at.where(features)
+        through = (rows[features] * _rows(self.decoder, here.unit, like)).sum(-1)
+        through = through * gate[here.example, here.position, here.unit]
+        read[features] = through[:, None] * _rows(self.encoder.weight, here.unit, like)
+        if bool(error.any()):
+            read[error] = -self._read_back(rows[error], at.where(error).of(gate))
+        if self.skip is not None:
+            skipped = rows @ self.skip.to(like)
+            skips = (~features & ~error)[:, None]
+            read = torch.where(skips, skipped, torch.where(error[:, None], read - skipped, read))
+        own = torch.where(error[:, None], rows, 0.0)
+        return Cotangents(own + read, None) if self.reads_itself else Cotangents(own, read)
+
+    def _through(self, gradient: Tensor) -> Tensor:
+        return torch.cat([gradient @ part.to(gradient).T for _, part in chunks(self.decoder)], -1)
+
+    def _read_back(self, gradient: Tensor, gate: Tensor) -> Tensor:
+        """((G W_decᵀ) gate) W_enc."""
+        return weighted(self._through(gradient) * gate, self.encoder.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockUnits:
+    """Equal parts of a vector: heads, neurons, or the whole as one; nothing is missed."""
+
+    blocks: int
+    width: int
+    label: str | None = None  # "head", "neuron"; None for the whole
+
+    @property
+    def count(self) -> int:
+        return self.blocks
+
+    def name(self, unit: int) -> tuple[str, int | None]:
+        return ("", None) if self.label is None else (self.label, unit)
+
+    def split(self, own: Tensor, read: Tensor) -> Said:
+        return Said(own.new_zeros(*own.shape[:-1], 0), own[..., None, :])
+
+    def join(self, said: Said) -> Tensor:
+        return said.vectors[..., 0, :]
+
+    def written(self, delta: Said) -> Tensor:
+        return delta.vectors[..., 0, :]
+
+    def mask(self, kept: Tensor) -> Said:
+        return Said(
+            kept.new_zeros(*kept.shape[:-1], 0), kept.repeat_interleave(self.width // self.blocks, -1)[..., None, :]
+        )
+
+    def effects(self, gradient: Tensor, delta: Said) -> Tensor:
+        return (gradient * delta.vectors[..., 0, :]).unflatten(-1, (self.blocks, -1)).sum(-1)
+
+    def moved(self, delta: Said, unit: Tensor) -> Tensor:
+        return (delta.vectors[..., 0, :] != 0).unflatten(-1, (self.blocks, -1)).any(-1)[..., unit]
+
+    def gate(self, said: Said) -> Tensor:
+        return said.features
+
+    def open(self, gate: Tensor, unit: Tensor) -> Tensor:
+        return torch.ones(*gate.shape[:-1], len(unit), dtype=torch.bool, device=gate.device)
+
+    def tangents(self, delta: Said, at: Places) -> Tensor:
+        return self._only(at.of(delta.vectors[..., 0, :]), at.unit)
+
+    def cotangents(self, gradient: Tensor, gate: Tensor, at: Places) -> Cotangents:
+        return Cotangents(self._only(at.of(gradient), at.unit), None)
+
+    def _only(self, rows: Tensor, unit: Tensor) -> Tensor:
+        block = torch.arange(self.width, device=rows.device) // (self.width // self.blocks)
+        return torch.where(block == unit[:, None], rows, 0.0)
+
+
+def _rows(matrix: Matrix, index: Tensor, like: Tensor) -> Tensor:
+    return rows_of(matrix, index).to(like)
