@@ -7,7 +7,10 @@ it all anew. Importing this module loads no torch.
 """
 
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+if TYPE_CHECKING:
+    from whence.demo.pairs import agreement_pairs as agreement_pairs
 
 DictionaryName: TypeAlias = Literal[
     "transcoders", "cross_layer_transcoder", "sae_resid_post", "sae_attn_out", "sae_mlp_out"
@@ -47,3 +50,11 @@ def dictionary_path(name: DictionaryName) -> Path:
     if name not in names:
         raise ValueError(f"the demo has no dictionary {name!r}; it has {', '.join(names)}.")
     return _DATA / name
+
+
+def __getattr__(name: str) -> Any:
+    if name != "agreement_pairs":  # the one name here whose module needs torch
+        raise AttributeError(f"module 'whence.demo' has no attribute {name!r}")
+    from whence.demo.pairs import agreement_pairs
+
+    return agreement_pairs
