@@ -8,10 +8,16 @@ A larger number is more like the patch. Cost: that of the function. Knows nothin
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from whence.errors import WhenceError
+from whence.model.model import Model
+from whence.targets.pairs import Pairs
+from whence.targets.resolve import MetricTargets, TokenTargets, resolve
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,3 +47,64 @@ def answers_measure(clean: Int[Tensor, " example"], patch: Int[Tensor, " example
 
     name = "-logit[clean answer]" if patch is None else "logit[patch answer] - logit[clean answer]"
     return Measure(name, function)
+
+
+def measure_of(model: Model, metric: Any, pairs: Pairs | None, examples: int) -> Measure:
+    """The metric that is meant.
+
+    Args:
+        model: resolves tokens.
+        metric: None for the pairs' own answers; a token, `whence.logit_difference`, `probability`, `log_probability`,
+            `kl_divergence`, `metric`, or a function of one position's logits.
+        pairs: the pairs, if there are any.
+        examples: number of prompts.
+
+    Raises:
+        ValueError: no metric and no answers, or several targets, or one that is not read from the logits.
+    """
+    if metric is None:
+        if pairs is None:
+            raise ValueError(
+                "metric=None explains the pairs' own answers, and the prompts have none; give a metric such as "
+                "whence.logit_difference(' are', ' is'), or Pairs"
+            )
+        answers = (None if one is None else torch.tensor(one) for one in (pairs.clean_answers, pairs.patch_answers))
+        clean, patch = answers
+        assert clean is not None
+        return answers_measure(clean, patch)
+    found = resolve(model, examples, 1, metric)
+    if isinstance(found, MetricTargets) and len(found.functions) == 1:
+        (function,), (name,) = found.functions, found.labels
+        return Measure(name, lambda logits, _: function(logits[:, None])[:, 0])
+    if isinstance(found, TokenTargets) and found.ids.shape[2] == 1:
+        return _tokens(found, examples)
+    raise ValueError(
+        f"metric={metric!r} is not one number of the logits; give one token, a logit_difference, or a function of one "
+        "position's logits"
+    )
+
+
+def _tokens(found: TokenTargets, examples: int) -> Measure:
+    """A logit, or the difference of two."""
+    answers = found.ids[:, 0, 0].expand(examples)
+    foils = None if found.foils is None else found.foils[:, 0, 0].expand(examples)
+
+    def function(logits: Tensor, example: Tensor) -> Tensor:
+        line = torch.arange(len(logits), device=logits.device)
+        right = logits[line, answers.to(logits.device)[example]]
+        return right if foils is None else right - logits[line, foils.to(logits.device)[example]]
+
+    return Measure("logit" if foils is None else "logit difference", function)
+
+
+def refuse_flat(effects: float, name: str) -> None:
+    """Refuse a metric that is flat where it is asked about.
+
+    Raises:
+        WhenceError: no unit has an effect.
+    """
+    if effects == 0:
+        raise WhenceError(
+            f"no unit has an effect on {name}: its gradient is 0 at the clean run (a divergence from that very run "
+            "is), or the baseline is the clean run itself; choose another metric or baseline"
+        )

@@ -20,7 +20,7 @@ where the site is.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -98,8 +98,14 @@ def turns(group: Int[Tensor, " n"], groups: int) -> Int[Tensor, " n"]:
     return torch.empty_like(place).index_copy(0, order, place)
 
 
+@runtime_checkable
 class Units(Protocol):
     """The units of one site, numbered from 0."""
+
+    @property
+    def width(self) -> int:
+        """Of the site's vector."""
+        ...
 
     @property
     def count(self) -> int:
@@ -164,6 +170,10 @@ class FeatureUnits:
     @property
     def n_features(self) -> int:
         return self.encoder.n_features
+
+    @property
+    def width(self) -> int:
+        return len(self.bias)
 
     @property
     def count(self) -> int:

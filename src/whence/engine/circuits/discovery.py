@@ -1,0 +1,209 @@
+"""From examples to nodes and edges: effects of every unit, the units that are nodes, edges between them.
+
+Two passes. The first finds effects, example by example, and keeps gradients (one vector of each site's width a token);
+the second, once the nodes are known, runs the examples again and finds the edges between nodes alone. With edges by
+integrated gradients the second pass stands at points on the line from clean to baseline, every site held there: then
+
+    sum over sources of w(u -> d) = c_d · (what d's parents at their baselines make of d) - (at their clean values)
+
+and a target whose gate is closed at the clean point has in-edges if it opens on the way. Cost: see `effects` and
+`edges`. Knows nothing of results.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from whence.engine.circuits.baseline import Baseline
+from whence.engine.circuits.edges import Kept, Linear, direct_edges
+from whence.engine.circuits.effects import (
+    Asked,
+    Method,
+    Rule,
+    contracted,
+    exact,
+    gradients,
+    integrated,
+    points,
+    whole_site,
+)
+from whence.engine.circuits.examples import Examples, Part
+from whence.engine.circuits.network import CircuitSite, Network
+from whence.engine.circuits.nodes import Chosen, Gathered, choose
+from whence.engine.circuits.state import State, look
+from whence.progress import Progress
+
+REPLAYS = 64  # prompts run at once where units are patched one by one
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked for."""
+
+    method: Method
+    steps: int
+    rule: Rule
+    node_threshold: float
+    gate: Literal["aggregate", "per_example"]
+    edge_gradient: Literal["gradient", "integrated_gradients"]
+    batch_size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the first pass leaves of some examples."""
+
+    part: Part
+    gradient: dict[CircuitSite, Tensor]
+    metric: Tensor
+    passing: dict[CircuitSite, Tensor] | None  # where units exceed the threshold, if that is asked
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeEntries:
+    """Weights by example; nodes numbered through, the metric last."""
+
+    example: Int[Tensor, " entry"]
+    target: Int[Tensor, " entry"]
+    source: Int[Tensor, " entry"]
+    weight: Float[Tensor, " entry"]
+
+
+@dataclass(eq=False)
+class Discovery:
+    """One run."""
+
+    network: Network
+    examples: Examples
+    baseline: Baseline
+    settings: Settings
+    progress: Progress
+    total: list[Tensor] = field(default_factory=list[Tensor])  # effect of everything at its baseline, by example
+    whole: dict[CircuitSite, Tensor] = field(default_factory=dict[CircuitSite, Tensor])  # ... of one whole site, summed
+    closed: int = 0  # nodes that are features and whose gate is open nowhere at the clean point
+
+    # ------------------------------------------------------------ first pass
+    def effects(self) -> tuple[list[Gathered], list[Found]]:
+        """Effects at every site, and what the second pass needs."""
+        slots, count = self.examples.n_slots, len(self.examples)
+        gathered = {site: Gathered(site, slots, count) for site in self.network.sites}
+        found: list[Found] = []
+        for part in self._parts("effects"):
+            asked = self.asked(part)
+            gradient, metric = gradients(asked)
+            effect = self._effect(asked, gradient)
+            for site, one in gathered.items():
+                one.add(part, effect[site], self.settings.node_threshold)
+            self._totals(asked)
+            over = {site: effect[site].abs() > self.settings.node_threshold for site in gathered}
+            passing = over if self.settings.gate == "per_example" else None
+            found.append(Found(part, gradient, metric, passing))
+        return list(gathered.values()), found
+
+    def _effect(self, asked: Asked, gradient: dict[CircuitSite, Tensor]) -> dict[CircuitSite, Tensor]:
+        """Effects by the method asked for; integrated gradients take the place of those at the clean point."""
+        settings = self.settings
+        if settings.method == "exact":
+            times = max(1, REPLAYS // len(asked.example))
+            return exact(asked, times, lambda site, done, of: self.progress(f"patching {site.key}", done, of))
+        if settings.method == "integrated_gradients":
+            gradient.update(integrated(asked, settings.steps, settings.rule))
+        return contracted(asked, gradient)
+
+    @torch.no_grad()
+    def _totals(self, asked: Asked) -> None:
+        """What the metric does when everything, or one whole site, goes to the baseline."""
+        calls, clean = asked.clean.calls, asked.metric(asked.clean.calls, asked.clean.final)
+        away = {site: asked.clean.own[site] + asked.moved(site) for site in self.network.sites}
+        final = self.network.run(calls, calls.embedded, held=away)
+        self.total.append((asked.metric(calls, final) - clean).double().cpu())
+        if self.settings.method != "exact":
+            for site, change in whole_site(asked).items():
+                self.whole[site] = self.whole.get(site, torch.zeros(())) + change.double().sum().cpu()
+
+    # ------------------------------------------------------------ second pass
+    def nodes(self, gathered: list[Gathered]) -> list[Chosen]:
+        """The units that are nodes."""
+        return choose(gathered, self.settings.node_threshold, per_example=self.settings.gate == "per_example")
+
+    def edges(self, chosen: list[Chosen], found: list[Found]) -> EdgeEntries:
+        """Edges between nodes, and from nodes into the metric, by example."""
+        by_site = {one.site: one for one in chosen}
+        seen = {one.site: torch.zeros(len(one), dtype=torch.bool) for one in chosen}
+        parts: list[tuple[Tensor, ...]] = []
+        for done, one in enumerate(found):
+            asked = self.asked(one.part)
+            kept = {
+                site: nodes.kept(one.part.slot, None if one.passing is None else one.passing[site])
+                for site, nodes in by_site.items()
+            }
+            self._see(asked.clean, kept, seen)
+            parts += self._edges_of(asked, one, kept, by_site)
+            self.progress("edges", done + 1, len(found))
+        self.closed = sum(int((~one).sum()) for one in seen.values())
+        return EdgeEntries(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _see(self, clean: State, kept: dict[CircuitSite, Kept], seen: dict[CircuitSite, Tensor]) -> None:
+        """Note the nodes whose gates are open."""
+        for site, nodes in kept.items():
+            _, number = nodes.places(site.units.open(site.units.gate(clean.said[site]), nodes.unit))
+            seen[site][number.cpu()] = True
+
+    def _edges_of(
+        self, asked: Asked, one: Found, kept: dict[CircuitSite, Kept], by_site: dict[CircuitSite, Chosen]
+    ) -> list[tuple[Tensor, ...]]:
+        metric = sum(map(len, by_site.values()))
+        entries: list[tuple[Tensor, ...]] = []
+        states = list(self._states(asked))
+        for state in states:
+            linear = Linear(self.network, state, one.gradient, one.metric, asked.delta, kept)
+            for (target, source), table in direct_edges(linear).items():
+                index, weight = table.entries()
+                index = index.cpu()
+                to = torch.full_like(index[1], metric) if target is None else index[1] + by_site[target].first
+                example = one.part.example.cpu()[index[0]]
+                entries.append((example, to, index[2] + by_site[source].first, weight.double().cpu() / len(states)))
+        return entries
+
+    def _states(self, asked: Asked) -> Iterator[State]:
+        """Where edges are taken: at the clean point, or along the way to the baseline."""
+        if self.settings.edge_gradient == "gradient":
+            yield asked.clean
+            return
+        calls = asked.clean.calls
+        for at in points(self.settings.steps, self.settings.rule).tolist():
+            yield look(self.network, calls, {s: asked.clean.own[s] + at * asked.moved(s) for s in self.network.sites})
+
+    # ------------------------------------------------------------ what is reported
+    def all_totals(self) -> Float[Tensor, " example"]:
+        """The metric with everything at its baseline, minus the clean metric, of every example."""
+        return torch.cat(self.total)
+
+    def report(self, gathered: list[Gathered], edges: bool) -> dict[str, Any]:
+        """What the estimates miss: for each site the sum of effects and the whole site's; closed nodes."""
+        count = len(self.examples)
+        sums = {one.site: float(one.mean.sum()) for one in gathered}
+        completeness = {
+            site.key: {"effects": sums[site], "site": float(whole) / count} for site, whole in self.whole.items()
+        }
+        said: dict[str, Any] = {"completeness": completeness} if completeness else {}
+        return said | ({"closed_gates": self.closed} if edges else {})
+
+    # ------------------------------------------------------------ both
+    def asked(self, part: Part) -> Asked:
+        """Some examples, run clean, with the way to their baseline."""
+        clean = look(self.network, self.network.calls(part.clean))
+        self.network.check(clean.calls, self.network.logits(clean.calls, clean.final))
+        delta = self.baseline.delta(self.network, part, clean)
+        return Asked(self.network, clean, delta, self.examples.measure, part.example)
+
+    def _parts(self, stage: str) -> Iterator[Part]:
+        count, done = len(self.examples), 0
+        for part in self.examples.parts(self.settings.batch_size):
+            yield part
+            done += len(part.example)
+            self.progress(stage, done, count)
