@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from whence.interventions.outcome import Outcome
     from whence.interventions.running import intervene
     from whence.interventions.session import Freeze
+    from whence.methods.circuit import feature_circuit
+    from whence.methods.circuit_object import Circuit
     from whence.methods.direct import direct_logit_attribution
     from whence.methods.direct import direct_logit_attribution as dla
     from whence.methods.graph import attribution_graph, attribution_graphs
@@ -36,12 +38,16 @@ if TYPE_CHECKING:
     from whence.targets.attribution import AttributionTargets
     from whence.targets.concepts import concept_direction
     from whence.targets.custom import CustomTarget
+    from whence.targets.pair_files import load_pairs
+    from whence.targets.pair_templates import relative_clause_pairs
+    from whence.targets.pairs import Pairs
     from whence.targets.specs import activation, kl_divergence, log_probability, logit_difference, metric, probability
     from whence.verification.report import VerificationReport
     from whence.verification.verify import verify
 
 _HOME = {
     "AttributionTargets": "targets.attribution",
+    "Circuit": "methods.circuit_object",
     "CrossLayerTranscoder": "components.cross_layer",
     "CustomTarget": "targets.custom",
     "Edge": "results.keys",
@@ -58,6 +64,7 @@ _HOME = {
     "Neurons": "components.neurons",
     "Node": "results.keys",
     "Outcome": "interventions.outcome",
+    "Pairs": "targets.pairs",
     "QKAttribution": "results.qk",
     "SAE": "components.sae",
     "Scores": "results.scores",
@@ -73,11 +80,13 @@ _HOME = {
     "concept_direction": "targets.concepts",
     "direct_logit_attribution": "methods.direct",
     "dla": "methods.direct",
+    "feature_circuit": "methods.circuit",
     "generate": "interventions.generating",
     "head_loadings": "methods.head_loadings",
     "intervene": "interventions.running",
     "kl_divergence": "targets.specs",
     "load_dictionary": "components.loading",
+    "load_pairs": "targets.pair_files",
     "log_probability": "targets.specs",
     "logit_difference": "targets.specs",
     "logit_lens": "methods.lens",
@@ -87,6 +96,7 @@ _HOME = {
     "plan_graph": "methods.plan",
     "probability": "targets.specs",
     "qk_attribution": "methods.qk",
+    "relative_clause_pairs": "targets.pair_templates",
     "save_dictionary": "components.loading",
     "set_value": "interventions.kinds",
     "steer": "interventions.kinds",
@@ -95,6 +105,7 @@ _HOME = {
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the three lists in step
     "SAE",
     "AttributionTargets",
+    "Circuit",
     "CrossLayerTranscoder",
     "CustomTarget",
     "Edge",
@@ -111,6 +122,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "Neurons",
     "Node",
     "Outcome",
+    "Pairs",
     "QKAttribution",
     "Scores",
     "Transcoder",
@@ -125,11 +137,13 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "concept_direction",
     "direct_logit_attribution",
     "dla",
+    "feature_circuit",
     "generate",
     "head_loadings",
     "intervene",
     "kl_divergence",
     "load_dictionary",
+    "load_pairs",
     "log_probability",
     "logit_difference",
     "logit_lens",
@@ -139,6 +153,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "plan_graph",
     "probability",
     "qk_attribution",
+    "relative_clause_pairs",
     "save_dictionary",
     "set_value",
     "steer",
