@@ -47,6 +47,14 @@ def test_a_pruned_graph_and_a_mean_come_back_whole(tmp_path: Path) -> None:
     assert torch.equal(loaded.counts.dense(), mean.counts.dense())
 
 
+def test_a_graph_of_before_nodes_had_ends_stays_readable() -> None:
+    graph = Graph.load(Path(__file__).parent / "data" / "graph-v1")
+    made = layered(3, layers=2, positions=3, most=1, dtype=torch.float32)
+
+    assert (graph.nodes.end == -1).all()
+    _same(graph, made)
+
+
 def test_a_graph_without_edges_comes_back(tmp_path: Path) -> None:
     graph = layered(1)
     bare = replace(graph, weights=Weights(graph.weights.shape, ()))

@@ -75,7 +75,7 @@ def test_it_asks_no_network_and_is_one_file(tmp_path: Path) -> None:
 def test_no_text_can_end_the_data_or_stand_for_a_part_of_the_page() -> None:
     text = page(_hostile(layered(0)))
 
-    assert _data(text)["tokens"] == list(HOSTILE)
+    assert _data(text)["columns"] == list(HOSTILE)
     assert (text.count("</script"), text.count("<script"), text.count("<img")) == (2, 2, 0)
 
 

@@ -18,7 +18,7 @@ KEYS = (
         "rest",
         "bias",
     ),
-    *("2.mlp.bias@3", "output:262@9"),
+    *("2.mlp.bias@3", "output:262@9", "metric", "3.attn.head:1.k@2", "0.mlp.neuron:4.gate"),
 )
 TABLE = NodeTable.from_nodes(map(Node.parse, KEYS))
 
@@ -34,7 +34,7 @@ def test_a_node_is_found_by_itself_and_by_its_key(row: int) -> None:
 
 
 def test_a_node_that_is_not_there_is_told_what_is_near() -> None:
-    with pytest.raises(KeyError, match=r"feature:17@6 is not among these 16 nodes\. Near it are 2\.mlp\.feature"):
+    with pytest.raises(KeyError, match=r"feature:17@6 is not among these 19 nodes\. Near it are 2\.mlp\.feature"):
         TABLE.find("2.mlp.feature:17@6")
     with pytest.raises(KeyError, match="not among these 0 nodes"):
         NodeTable.from_nodes([]).find("bias")
@@ -46,13 +46,13 @@ def test_nodes_are_chosen_by_name_and_by_number() -> None:
 
 
 def test_a_node_with_a_source_is_refused() -> None:
-    with pytest.raises(ValueError, match="neither"):
+    with pytest.raises(ValueError, match="has a source token"):
         NodeTable.from_nodes([Node.parse("9.attn.head:6@14~10")])
 
 
 def test_each_node_is_of_its_kind() -> None:
     assert kind_of(TABLE) == [
         *("feature", "feature", "feature", "feature", "error", "error", "constant", "error", "constant", "error"),
-        *("token", "token", "rest", "constant", "constant", "output"),
+        *("token", "token", "rest", "constant", "constant", "output", "output", "error", "feature"),
     ]
-    assert of_kind(TABLE, "rest", "output").nonzero().flatten().tolist() == [12, 15]
+    assert of_kind(TABLE, "rest", "output").nonzero().flatten().tolist() == [12, 15, 16]

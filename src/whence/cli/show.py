@@ -1,5 +1,7 @@
-"""`whence show`: what is in a saved graph; or the edges into and out of one of its nodes. Loads no model."""
+"""`whence show`: what is in a saved graph or circuit; or the edges of one of its nodes. Loads no model."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +29,14 @@ def show(
     rows: Rows = ROWS,
     json: Json = False,
 ) -> None:
-    """Show a saved graph: the edges through which most influence flows, its scores and its certificate."""
+    """Show a saved graph or circuit: what carries most, its scores and totals; or the edges of one of its nodes."""
+    from whence.results import manifest
+
+    if prune is None and manifest.load(run).get("kind") == "circuit":
+        from whence.cli.show_circuit import show_circuit
+
+        show_circuit(run, node, rows, json)
+        return
     found = opened(run, prune)
     if node is None:
         show_graph(found, rows, json)
@@ -71,12 +80,13 @@ def _summary(graph: "Graph", rows: int) -> dict[str, Any]:
             "median": certificate.median,
             "bound": certificate.bound,
         },
-        "strongest": _lines(graph.edges(rows)),
+        "strongest": edge_lines(graph.edges(rows)),
         "provenance": graph.provenance,
     }
 
 
-def _lines(edges: "tuple[WeightedEdge, ...]") -> list[dict[str, Any]]:
+def edge_lines(edges: "tuple[WeightedEdge, ...]") -> list[dict[str, Any]]:
+    """Edges in JSON's types."""
     return [{"source": str(e.source), "target": str(e.target), "weight": e.weight} for e in edges]
 
 
@@ -85,15 +95,24 @@ def _show_node(graph: "Graph", key: str, rows: int, json: bool) -> None:
     node, influence = graph.nodes[place], float(graph.influence()[place])
     into, out_of = graph.into(node), graph.out_of(node)
     if json:
-        print_json({"node": key, "influence": influence, "into": _lines(into), "out_of": _lines(out_of)})
+        print_json({"node": key, "influence": influence, "into": edge_lines(into), "out_of": edge_lines(out_of)})
         return
     out = stdout()
-    out.print(f"{key}{_word(graph, node)}: {influence:.1%} of all influence flows by way of it", markup=False)
-    _print_edges("into it, from", into, [edge.source for edge in into], graph, rows)
-    _print_edges("out of it, to", out_of, [edge.target for edge in out_of], graph, rows)
+    out.print(f"{key}{word_behind(graph, node)}: {influence:.1%} of all influence flows by way of it", markup=False)
+    print_edges(into, out_of, partial(word_behind, graph), rows)
 
 
-def _print_edges(heading: str, edges: "tuple[WeightedEdge, ...]", ends: list[Any], graph: "Graph", rows: int) -> None:
+def print_edges(
+    into: "tuple[WeightedEdge, ...]", out_of: "tuple[WeightedEdge, ...]", word: "Callable[[Node], str]", rows: int
+) -> None:
+    """Two tables: what comes into a node and what goes out of it, each end with the word that it stands for."""
+    _print_edges("into it, from", into, [edge.source for edge in into], word, rows)
+    _print_edges("out of it, to", out_of, [edge.target for edge in out_of], word, rows)
+
+
+def _print_edges(
+    heading: str, edges: "tuple[WeightedEdge, ...]", ends: "list[Node]", word: "Callable[[Node], str]", rows: int
+) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -105,14 +124,14 @@ def _print_edges(heading: str, edges: "tuple[WeightedEdge, ...]", ends: list[Any
     out.add_column(heading, no_wrap=True)
     out.add_column("weight", justify="right", no_wrap=True)
     for edge, end in list(zip(edges, ends, strict=True))[:rows]:
-        out.add_row(Text(str(end)) + Text(_word(graph, end), "dim"), number(edge.weight))
+        out.add_row(Text(str(end)) + Text(word(end), "dim"), number(edge.weight))
     more = len(edges) - rows
     out.caption = f"and {more:,} more" if more > 0 else None
     out.caption_justify = "left"
     stdout().print(out)
 
 
-def _word(graph: "Graph", node: "Node") -> str:
+def word_behind(graph: "Graph", node: "Node") -> str:
     """The word that a node stands for, behind its key; nothing where the key says all."""
     from whence.results.graph_sheet import label
 

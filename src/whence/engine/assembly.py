@@ -82,7 +82,7 @@ def node_table(model: Linearized, numbering: Numbering, targets: Sequence[LogitT
     output = names.setdefault("output", len(names))
     rows += [[output, -1, target.vocab_idx, -1, model.stream.length - 1] for target in targets]
     table = torch.cat([sources, torch.tensor(rows).T], 1)
-    return NodeTable(tuple(names), *table.contiguous())
+    return NodeTable.from_columns(names, table)
 
 
 def _columns(group: Group, names: dict[str, int]) -> Int[Tensor, "5 node"]:

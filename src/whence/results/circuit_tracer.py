@@ -111,7 +111,7 @@ def _nodes(
         torch.full((int(sizes.sum()),), -1),
         torch.cat([position, positions.repeat(layers), positions, torch.full_like(logits, len(tokens) - 1)]),
     )
-    return NodeTable(_NAMES, *columns)
+    return NodeTable.from_columns(_NAMES, torch.stack(columns))
 
 
 def _prompt(content: Any, tokenizer: Any, tokens: Int[Tensor, " pos"]) -> str:

@@ -17,6 +17,7 @@ from whence.results.graph_data import AnyGraph, GraphData
 from whence.results.keys import LogitTarget
 from whence.results.kinds import of_kind
 from whence.results.nodes import NodeTable
+from whence.results.union import union
 from whence.results.weights import Weights
 
 _SECTION = {"embed": 2, "pos_embed": 3, "rest": 4, "bias": 5, "output": 6}
@@ -60,12 +61,13 @@ def mean(graphs: Sequence[AnyGraph]) -> AnyGraph:
 
 def _combined(graphs: Sequence[AnyGraph], signs: list[float], prompt: str, said: dict[str, Any]) -> AnyGraph:
     targets = _check(graphs)
-    nodes, places = _union([graph.nodes for graph in graphs], targets)
+    indices = [target.vocab_idx for target in targets]
+    nodes, places = union([graph.nodes for graph in graphs], lambda nodes: _order(nodes, indices))
     moved = [graph.weights.mapped(place, len(nodes)) for graph, place in zip(graphs, places, strict=True)]
     active, values, selected = _features(graphs, signs, nodes)
     return type(graphs[0])(
         nodes=nodes,
-        weights=_sum(moved, signs),
+        weights=added(moved, signs),
         logit_targets=targets,
         logit_probabilities=_probabilities(graphs, targets),
         vocab_size=graphs[0].vocab_size,
@@ -76,7 +78,7 @@ def _combined(graphs: Sequence[AnyGraph], signs: list[float], prompt: str, said:
         activation_values=values,
         selected_features=selected,
         provenance=_shared(graphs) | said,
-        counts=_sum([part.changed(lambda block: (block.values != 0).float()) for part in moved], [1.0] * len(moved)),
+        counts=added([part.changed(lambda block: (block.values != 0).float()) for part in moved], [1.0] * len(moved)),
     )
 
 
@@ -102,23 +104,6 @@ def _check(graphs: Sequence[GraphData]) -> tuple[LogitTarget, ...]:
     return tuple(found.values())
 
 
-def _union(tables: list[NodeTable], targets: tuple[LogitTarget, ...]) -> tuple[NodeTable, list[Int[Tensor, " node"]]]:
-    """All nodes in a graph's order, and where each table's nodes are among them."""
-    names = tuple(dict.fromkeys(name for table in tables for name in table.names))
-    columns = [_renamed(table, names) for table in tables]
-    distinct, inverse = torch.cat(columns, 1).unique(dim=1, return_inverse=True)
-    nodes = NodeTable(names, *distinct)
-    order = _order(nodes, [target.vocab_idx for target in targets])
-    places = order.argsort()[inverse].split([len(table) for table in tables])
-    return nodes.select(order), list(places)
-
-
-def _renamed(table: NodeTable, names: tuple[str, ...]) -> Int[Tensor, "5 node"]:
-    columns = table.columns()
-    columns[0] = torch.tensor([names.index(name) for name in table.names])[columns[0]]
-    return columns
-
-
 def _order(nodes: NodeTable, targets: list[int]) -> Int[Tensor, " node"]:
     """A graph's order: features by layer, position, feature; constants by layer, writer, position; then the others."""
     features = of_kind(nodes, "feature")
@@ -130,12 +115,18 @@ def _order(nodes: NodeTable, targets: list[int]) -> Int[Tensor, " node"]:
     alphabet = torch.tensor([sorted(nodes.names).index(name) for name in nodes.names])[nodes.name]
     writer = torch.where(features, torch.zeros_like(index), alphabet)
     order = torch.arange(len(nodes))
-    for key in (nodes.inner, index, nodes.position, writer, nodes.layer, sections):  # the last decides first
+    for key in (nodes.end, nodes.inner, index, nodes.position, writer, nodes.layer, sections):  # the last decides first
         order = order[key[order].argsort(stable=True)]
     return order
 
 
-def _sum(parts: list[Weights], factors: list[float]) -> Weights:
+def added(parts: list[Weights], factors: list[float]) -> Weights:
+    """The sum of weights on the same nodes.
+
+    Args:
+        parts: At least one.
+        factors: What each is multiplied by.
+    """
     edges = [part.coo() for part in parts]
     rows, columns = (torch.cat([edge[end] for edge in edges]) for end in (0, 1))
     values = torch.cat([edge[2] * factor for edge, factor in zip(edges, factors, strict=True)])

@@ -1,4 +1,4 @@
-"""What a graph holds: nodes, weighted edges, targets and where they come from, and the edges of one node.
+"""What a graph holds: nodes, weighted edges, targets and where they come from.
 
     weights[target, source] = what the source adds to the target's pre-activation (or logit), everything else held
 
@@ -14,15 +14,15 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from whence.results.certificate import Certificate
-from whence.results.edges import WeightedEdge, between
-from whence.results.keys import LogitTarget, Node
+from whence.results.edged import Edged
+from whence.results.keys import LogitTarget
 from whence.results.kinds import of_kind
 from whence.results.nodes import NodeTable
 from whence.results.weights import Weights
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GraphData:
+class GraphData(Edged):
     """The parts of a graph, which fit together; `Graph` says what each is.
 
     Raises:
@@ -58,15 +58,6 @@ class GraphData:
         features = int(of_kind(self.nodes, "feature").sum())
         _check("selected_features", len(self.selected_features), features, "one a feature node")
 
-    def dense(self) -> Float[Tensor, "target source"]:
-        """All weights as one matrix, nodes × nodes numbers.
-
-        Example:
-            >>> graph.prune().dense().shape  # doctest: +SKIP
-            torch.Size([41, 41])
-        """
-        return self.weights.dense()
-
     @property
     def vocab_indices(self) -> list[int]:
         """The vocabulary index of each target, those past the vocabulary's end included."""
@@ -101,40 +92,6 @@ class GraphData:
         """The former name of `logit_token_ids`."""
         warnings.warn("Graph.logit_tokens is now logit_token_ids", DeprecationWarning, stacklevel=2)
         return self.logit_token_ids
-
-    def into(self, node: Node | str) -> tuple[WeightedEdge, ...]:
-        """The edges into a node, strongest first.
-
-        Args:
-            node: The node, or its key.
-
-        Raises:
-            KeyError: No such node; names those most like it.
-
-        Example:
-            >>> graph.into("output:262@9")[0].weight  # doctest: +SKIP
-            3.12
-        """
-        row = self.nodes.find(node)
-        columns, values = self.weights.row(row)
-        return between(self.nodes, columns, torch.full_like(columns, row), values)
-
-    def out_of(self, node: Node | str) -> tuple[WeightedEdge, ...]:
-        """The edges out of a node, strongest first.
-
-        Args:
-            node: The node, or its key.
-
-        Raises:
-            KeyError: No such node; names those most like it.
-
-        Example:
-            >>> graph.out_of("embed:262@9")[0].target  # doctest: +SKIP
-            Node(name='mlp.feature', layer=0, index=17, end=None, position=9, source=None)
-        """
-        column = self.nodes.find(node)
-        rows, values = self.weights.column(column)
-        return between(self.nodes, torch.full_like(rows, column), rows, values)
 
 
 AnyGraph = TypeVar("AnyGraph", bound=GraphData)  # what a graph is made from, its kind is

@@ -15,6 +15,7 @@ from torch import Tensor
 from whence.errors import FileFormatError
 from whence.results import store
 from whence.results.certificate import Certificate
+from whence.results.edged import Edged
 from whence.results.graph_data import AnyGraph, GraphData
 from whence.results.keys import LogitTarget
 from whence.results.nodes import NodeTable
@@ -51,7 +52,7 @@ def save(graph: GraphData, path: str | Path) -> Path:
     tensors = {name: getattr(graph, name) for name in _TENSORS} | {"nodes": graph.nodes.columns()}
     tensors |= {f"certificate.{name}": getattr(graph.certificate, name) for name in _SUMS}
     tensors |= {} if graph.shares is None else {"shares": graph.shares}
-    large = _packed("weights", graph.weights) | ({} if graph.counts is None else _packed("counts", graph.counts))
+    large = packed("weights", graph.weights) | ({} if graph.counts is None else packed("counts", graph.counts))
     return store.write(path, "graph", meta, tensors, large)
 
 
@@ -75,7 +76,7 @@ def load(kind: type[AnyGraph], path: str | Path) -> AnyGraph:
         raise FileFormatError(f"{path} does not describe a graph: {error}.") from error
 
 
-def write_csv(graph: GraphData, path: str | Path) -> Path:
+def write_csv(graph: Edged, path: str | Path) -> Path:
     """The file, one line an edge: source, target, weight.
 
     Args:
@@ -96,11 +97,11 @@ def write_csv(graph: GraphData, path: str | Path) -> Path:
 
 
 def _graph(kind: type[AnyGraph], meta: dict[str, Any], tensors: dict[str, Tensor], large: store.Large) -> AnyGraph:
-    nodes = NodeTable(tuple(meta["names"]), *tensors["nodes"])
+    nodes = NodeTable.from_columns(meta["names"], tensors["nodes"])
     shape = (len(nodes), len(nodes))
     return kind(
         nodes=nodes,
-        weights=Weights(shape, lambda: _stored(large, "weights")),
+        weights=Weights(shape, lambda: stored(large, "weights")),
         logit_targets=tuple(LogitTarget(text, index) for text, index in meta["targets"]),
         vocab_size=meta["vocab_size"],
         prompt=meta["prompt"],
@@ -108,13 +109,18 @@ def _graph(kind: type[AnyGraph], meta: dict[str, Any], tensors: dict[str, Tensor
         certificate=Certificate(*(tensors[f"certificate.{name}"] for name in _SUMS), bound=meta["bound"]),
         provenance=meta["provenance"],
         shares=tensors.get("shares"),
-        counts=Weights(shape, lambda: _stored(large, "counts")) if meta["counts"] else None,
+        counts=Weights(shape, lambda: stored(large, "counts")) if meta["counts"] else None,
         **{name: tensors[name] for name in _TENSORS},
     )
 
 
-def _packed(name: str, weights: Weights) -> dict[str, Tensor]:
-    """The blocks end to end; columns as int32, for they are what a sparse graph has most of."""
+def packed(name: str, weights: Weights) -> dict[str, Tensor]:
+    """The tensors of a file: blocks end to end; columns as int32, for they are what a sparse graph has most of.
+
+    Args:
+        name: What each tensor's name begins with.
+        weights: The edges.
+    """
     blocks = [*weights]
     none = torch.zeros(0, dtype=torch.int32)
     sizes = torch.tensor([block.values.shape for block in blocks], dtype=torch.int64).reshape(-1, 2)
@@ -127,8 +133,13 @@ def _packed(name: str, weights: Weights) -> dict[str, Tensor]:
     return {f"{name}.{part}": packed[part] for part in _PARTS}
 
 
-def _stored(large: store.Large, name: str) -> Sequence[Block]:
-    """The blocks of one of the weights in the file, read now."""
+def stored(large: store.Large, name: str) -> Sequence[Block]:
+    """The blocks of weights that were `packed` into a file, read now.
+
+    Args:
+        large: The file.
+        name: What each tensor's name begins with.
+    """
     rows, columns, values, sizes = (large.tensors[f"{name}.{part}"] for part in _PARTS)
     heights, widths = sizes.T.tolist()
     parts = (

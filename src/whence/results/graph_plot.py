@@ -1,21 +1,17 @@
 """A graph as a picture: tokens from left to right, layers from bottom to top.
 
-Edges are blue where they add and orange where they take away, the wider the larger. Drawn with matplotlib, for some
-fifty nodes; the page shows more.
+Drawn with matplotlib, for some fifty nodes; the page shows more.
 """
 
-from importlib import import_module
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from whence.results.edges import WeightedEdge
+from whence.results.drawing import INK, draw_edges, loaded
 from whence.results.graph_scores import ScoredGraph
 from whence.results.graph_sheet import label, scores, size, title
 from whence.results.keys import Node
 from whence.results.kinds import Kind, kind_of
-from whence.results.plot import SUFFIXES
-from whence.results.sheet import NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -47,18 +43,13 @@ def plot(graph: ScoredGraph, path: str | Path | None = None) -> "matplotlib.figu
     Example:
         >>> figure = plot(graph.prune(), "graph.png")  # doctest: +SKIP
     """
-    if path is not None and Path(path).suffix.lower() not in SUFFIXES:
-        raise ValueError(f"cannot save a plot as {str(path)!r}: its suffix must be one of {', '.join(SUFFIXES)}.")
-    try:
-        figures = import_module("matplotlib.figure")
-    except ImportError as error:
-        raise ImportError("plot needs matplotlib: pip install 'whence[plot]'") from error
+    figures = loaded("matplotlib.figure", path)
     places = _places(graph)
     layers = int(graph.nodes.layer.max()) + 1 if len(graph.nodes) else 0
     columns = len(graph.token_texts)
     figure = figures.Figure(figsize=(max(6.4, 1.1 * columns + 1.5), 2.2 + 0.6 * layers), layout="constrained")
     axes = figure.subplots()
-    _draw_edges(axes, graph.edges(_EDGES), places)
+    draw_edges(axes, graph.edges(_EDGES), places)
     _draw_nodes(axes, graph, places)
     _frame(axes, graph, layers)
     heading = fill(title(graph), _CHARACTERS)
@@ -84,20 +75,11 @@ def _places(graph: ScoredGraph) -> dict[Node, tuple[float, float]]:
     return places
 
 
-def _draw_edges(axes: Any, edges: tuple[WeightedEdge, ...], places: dict[Node, tuple[float, float]]) -> None:
-    largest = max((abs(edge.weight) for edge in edges), default=0.0) or 1.0
-    for edge in reversed(edges):  # the strongest last, on top
-        share = (abs(edge.weight) / largest) ** 0.5
-        (x, y), (to_x, to_y) = places[edge.source], places[edge.target]
-        colour = POSITIVE if edge.weight > 0 else NEGATIVE
-        axes.plot([x, to_x], [y, to_y], color=colour, alpha=0.15 + 0.6 * share, linewidth=0.3 + 2 * share, zorder=1)
-
-
 def _draw_nodes(axes: Any, graph: ScoredGraph, places: dict[Node, tuple[float, float]]) -> None:
     for node, kind in zip(graph.nodes, kind_of(graph.nodes), strict=True):
         x, y = places[node]
-        face = "white" if kind in ("error", "rest") else "#4a5460"
-        axes.scatter([x], [y], s=26, marker=_MARKS[kind], facecolor=face, edgecolor="#4a5460", linewidth=1, zorder=2)
+        face = "white" if kind in ("error", "rest") else INK
+        axes.scatter([x], [y], s=26, marker=_MARKS[kind], facecolor=face, edgecolor=INK, linewidth=1, zorder=2)
         if kind == "output":
             style = {"textcoords": "offset points", "ha": "right", "va": "center", "size": 8, "parse_math": False}
             axes.annotate(label(graph, node), (x, y), (-7, 0), **style)

@@ -62,8 +62,17 @@ def text(graph: ScoredGraph) -> str:
     Example:
         >>> print(text(graph))  # doctest: +SKIP
     """
+    return plain(table(graph))
+
+
+def plain(shown: Table) -> str:
+    """A table as lines of text, without colours.
+
+    Args:
+        shown: The table.
+    """
     stream = StringIO()
-    Console(file=stream, width=_WIDTH, color_system=None).print(table(graph))
+    Console(file=stream, width=_WIDTH, color_system=None).print(shown)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 

@@ -5,7 +5,7 @@
     token      token embeddings and learned positions
     constant   the same on every prompt: biases, and whole writes at position 0, where a prompt begins alike
     rest       active units without a row of their own, summed
-    output     logits
+    output     logits, the metric
 
 Cost: one look at each distinct name. It knows no edges.
 """
@@ -20,7 +20,13 @@ from whence.results.nodes import NodeTable
 
 Kind = Literal["feature", "error", "token", "constant", "rest", "output"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_NAMED: dict[str, Kind] = {"embed": "token", "pos_embed": "token", "rest": "rest", "output": "output"}
+_NAMED: dict[str, Kind] = {
+    "embed": "token",
+    "pos_embed": "token",
+    "rest": "rest",
+    "output": "output",
+    "metric": "output",
+}
 
 
 def of_kind(nodes: NodeTable, *kinds: Kind) -> Bool[Tensor, " node"]:

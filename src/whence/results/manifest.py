@@ -15,9 +15,11 @@ from typing import Any
 from whence.errors import FileFormatError
 
 NAME = "result.json"
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 64 * 2**20  # a description of this size is already strange; a larger one could fill the memory
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # version n -> how to make it version n + 1
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {  # version n -> how to make it version n + 1
+    1: lambda manifest: manifest,  # nodes had no ends: tables with a column less, which `NodeTable` reads as well
+}
 
 
 def to_text(kind: str, meta: dict[str, Any], files: dict[str, str]) -> str:
@@ -33,7 +35,7 @@ def to_text(kind: str, meta: dict[str, Any], files: dict[str, str]) -> str:
 
     Example:
         >>> json.loads(to_text("scores", {}, {}))["version"]
-        1
+        2
     """
     manifest = {"format": "whence", "version": VERSION, "kind": kind, "meta": meta, "files": files}
     try:

@@ -28,12 +28,14 @@ MATRICES = (
     *("glu.gate", "glu.up", "glu.down", "mlp.up", "mlp.down"),
 )
 _UNIT, _WHOLE, _CONSTANT, _CLOSING = Rule(index="required"), Rule(), Rule("none"), Rule("optional")
+_METRIC = Rule("none")  # the one number that a circuit explains
 _TOKEN = Rule("none", "optional")  # without a token id where one row serves prompts with different tokens
 
 RULES: dict[str, Rule] = {
     "embed": _TOKEN,
     "pos_embed": _TOKEN,
     "output": Rule("none", "required"),
+    "metric": _METRIC,
     "attn.head": Rule(index="required", ends=("q", "k", "v", "qk"), source=True),
     "mlp.neuron": Rule(index="required", ends=("gate", "up")),
     "moe.neuron": Rule(index="required", pair=True, ends=("gate", "up")),
@@ -51,3 +53,4 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("embed.matrix", "output.matrix"), Rule("none", "required")),
     **dict.fromkeys(("embed.matrix.delta", "output.matrix.delta"), _CONSTANT),
 }
+ENDS = ("q", "k", "v", "qk", "gate", "up")  # every end that a name has; files know an end by its place here

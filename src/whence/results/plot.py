@@ -6,18 +6,17 @@ depends on the number of rows and targets only.
 """
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from whence.results.drawing import loaded
 from whence.results.scores import Scores
 from whence.results.sheet import NEGATIVE, POSITIVE, Sheet, sheet
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-SUFFIXES = (".png", ".svg", ".pdf")
 _EDGE_PAD = 0.12  # inches at either side, so that names do not touch the border
 _ROW_INCHES, _EDGE_INCHES, _CHARACTERS_PER_INCH = 0.27, 1.5, 13
 _NUMBER_ROOM = 0.17  # share of the span of values that a number beside a bar may take
@@ -42,12 +41,7 @@ def plot(scores: Scores, path: str | Path | None = None, k: int | None = None) -
     Example:
         >>> figure = plot(scores, "parts.png")  # doctest: +SKIP
     """
-    if path is not None and Path(path).suffix.lower() not in SUFFIXES:
-        raise ValueError(f"cannot save a plot as {str(path)!r}: its suffix must be one of {', '.join(SUFFIXES)}.")
-    try:
-        figures, colors = import_module("matplotlib.figure"), import_module("matplotlib.colors")
-    except ImportError as error:
-        raise ImportError("plot needs matplotlib: pip install 'whence[plot]'") from error
+    figures, colors = loaded("matplotlib.figure", path), loaded("matplotlib.colors", path)
     page = sheet(scores, k)
     size = (6.6 + 3.2 * (len(page.columns) - 1), _EDGE_INCHES + _ROW_INCHES * len(page.lines))
     figure = figures.Figure(figsize=size, facecolor="white", layout="constrained")

@@ -182,7 +182,7 @@ class QKAttribution:
         record = store.read(path, "qk")
         try:
             meta, tensors = record.meta, record.tensors
-            query, key = (NodeTable(tuple(meta[f"{s}_names"]), *tensors[f"{s}_nodes"]) for s in ("query", "key"))
+            query, key = (NodeTable.from_columns(meta[f"{s}_names"], tensors[f"{s}_nodes"]) for s in ("query", "key"))
             score, weight = tensors["score"].tolist()
             vectors = (tensors["query_vectors"], tensors["key_vectors"])
             return QKAttribution(Node.parse(meta["head"]), query, key, *vectors, score, weight, meta["provenance"])
