@@ -105,6 +105,30 @@ def feature_circuit(
         entries = run.edges(chosen, found) if edges else None
     slotted = aggregate == "none"
     parts = assemble(gathered, chosen, entries, run.all_totals(), edge_threshold, slotted)
+    said = run.completeness(gathered)
+    report: dict[str, float | int] = {"closed gates": run.closed} if edges else {}
+    if said:
+        report["largest completeness gap"] = max(abs(whole - effects) for effects, whole in said.values())
+    options = provenance(
+        model,
+        "feature_circuit",
+        dictionaries=describe(dictionaries),
+        metric=examples.measure.name,
+        effects=method,
+        steps=steps,
+        rule=rule,
+        baseline=start.kind,
+        aggregate=aggregate,
+        thresholds={"node": node_threshold, "edge": edge_threshold},
+        edges=edges,
+        edge_gradient=edge_gradient,
+        gate=gate,
+        norms="live",
+        attention="live",
+        completeness=said,
+        report=report,
+        cfg=network.sizes(model.d_model),
+    )
     return Circuit(
         nodes=parts.nodes,
         effects=parts.effects,
@@ -112,25 +136,7 @@ def feature_circuit(
         slots=examples.order,
         examples=len(examples),
         samples=parts.samples,
-        provenance=provenance(
-            model,
-            "feature_circuit",
-            dictionaries=describe(dictionaries),
-            metric=examples.measure.name,
-            effects=method,
-            steps=steps if method == "integrated_gradients" or edge_gradient == "integrated_gradients" else None,
-            rule=rule,
-            baseline=start.kind,
-            aggregate=aggregate,
-            node_threshold=node_threshold,
-            edge_threshold=edge_threshold,
-            edges=edges,
-            edge_gradient=edge_gradient,
-            gate=gate,
-            norms="live",
-            attention="live",
-            report=run.report(gathered, edges),
-        ),
+        provenance=options,
     )
 
 

@@ -24,7 +24,7 @@ class Assembled:
     nodes: NodeTable
     effects: Float64[Tensor, " node"]
     weights: Weights
-    samples: Samples
+    samples: Samples | None
 
 
 def assemble(
@@ -49,25 +49,32 @@ def assemble(
     nodes = joined([*(table_of(one.site, one.unit, one.slot if slotted else None) for one in chosen), metric])
     effects = torch.cat([*(one.effect for one in chosen), total.mean()[None]]).double()
     target, source, by_example = _edges(edges, len(total), len(nodes), threshold)
-    weights = Weights.from_coo(target, source, by_example.mean(0), (len(nodes), len(nodes)))
+    mean = by_example.mean(0)
+    kept = mean.abs() > threshold
+    weights = Weights.from_coo(target[kept], source[kept], mean[kept], (len(nodes), len(nodes)))
     samples = _samples(gathered, slotted, target, source, by_example, total)
     return Assembled(nodes, effects, weights, samples)
 
 
 def _edges(edges: EdgeEntries | None, examples: int, nodes: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Targets, sources and weights [example, edge] of the edges whose mean exceeds the threshold."""
+    """Targets, sources and weights [example, edge] of the edges that exceed the threshold in some example.
+
+    No other edge can exceed it in a mean, over these examples or over any drawn from them.
+    """
     if edges is None or not len(edges.weight):
         nothing = torch.zeros(0, dtype=torch.long)
         return nothing, nothing, torch.zeros(examples, 0, dtype=torch.float64)
-    pair, place = (edges.target * nodes + edges.source).unique(return_inverse=True)
-    mean = torch.zeros(len(pair), dtype=torch.float64).index_add(0, place, edges.weight) / examples
-    kept = mean.abs() > threshold
-    column = torch.where(kept, kept.cumsum(0) - 1, -1)[place]
-    here = column >= 0
+    entry, place = ((edges.target * nodes + edges.source) * examples + edges.example).unique(return_inverse=True)
+    weight = torch.zeros(len(entry), dtype=torch.float64).index_add(0, place, edges.weight)
+    pair, column = (entry // examples).unique_consecutive(return_inverse=True)
+    largest = torch.zeros(len(pair), dtype=torch.float64).scatter_reduce(0, column, weight.abs(), "amax")
+    kept = largest > threshold
     count = int(kept.sum())
-    line = edges.example[here] * count + column[here]
-    by_example = torch.zeros(examples * count, dtype=torch.float64).index_add(0, line, edges.weight[here])
-    return pair[kept] // nodes, pair[kept] % nodes, by_example.view(examples, count)
+    column = torch.where(kept, kept.cumsum(0) - 1, -1)[column]
+    here = column >= 0
+    by_example = torch.zeros(examples, count, dtype=torch.float64)
+    by_example[entry[here] % examples, column[here]] = weight[here]
+    return pair[kept] // nodes, pair[kept] % nodes, by_example
 
 
 def _samples(

@@ -12,7 +12,7 @@ and a target whose gate is closed at the clean point has in-edges if it opens on
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -183,15 +183,10 @@ class Discovery:
         """The metric with everything at its baseline, minus the clean metric, of every example."""
         return torch.cat(self.total)
 
-    def report(self, gathered: list[Gathered], edges: bool) -> dict[str, Any]:
-        """What the estimates miss: for each site the sum of effects and the whole site's; closed nodes."""
-        count = len(self.examples)
+    def completeness(self, gathered: list[Gathered]) -> dict[str, tuple[float, float]]:
+        """For each site, the sum of its units' effects, and what the metric does when the whole site goes; means."""
         sums = {one.site: float(one.mean.sum()) for one in gathered}
-        completeness = {
-            site.key: {"effects": sums[site], "site": float(whole) / count} for site, whole in self.whole.items()
-        }
-        said: dict[str, Any] = {"completeness": completeness} if completeness else {}
-        return said | ({"closed_gates": self.closed} if edges else {})
+        return {site.key: (sums[site], float(whole) / len(self.examples)) for site, whole in self.whole.items()}
 
     # ------------------------------------------------------------ both
     def asked(self, part: Part) -> Asked:

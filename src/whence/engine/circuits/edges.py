@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from whence.engine.circuits.joins import Rows, Table, WideRows, join, join_wide, widened
-from whence.engine.circuits.meeting import Ends, ends, meet, seen
+from whence.engine.circuits.meeting import Ends, ends, forward_of, meet, seen
 from whence.engine.circuits.network import CircuitSite, Network
 from whence.engine.circuits.pulling import added, in_stream, pull_in_turns, pull_site, pull_tokens
 from whence.engine.circuits.state import State
@@ -61,24 +61,20 @@ Tables = dict[tuple[CircuitSite | None, CircuitSite], Table]  # (target, None fo
 @torch.no_grad()
 def direct_edges(linear: Linear) -> Tables:
     """Weights of all direct edges between kept units, by example, and those into the metric."""
-    return _Edges(linear).all()
+    walk = EdgeWalk(linear)
+    for target in (None, *linear.network.sites):
+        walk.into(target)
+    return walk.tables
 
 
-class _Edges:
+class EdgeWalk:
+    """From targets down to the sites whose units act on them."""
+
     def __init__(self, linear: Linear) -> None:
         self.linear, self.state, self.network = linear, linear.state, linear.network
         self.length = linear.metric.shape[1]
         self.sources = {site: self._source(site) for site in self.network.sites}
         self.tables: Tables = {}
-
-    def all(self) -> Tables:
-        lengths = self.state.calls.batch.lengths
-        example = torch.arange(len(lengths), device=lengths.device)
-        metric = Rows(example, lengths - 1, torch.zeros_like(example), self.linear.metric[example, lengths - 1])
-        self._arrive(None, metric, self.network.end)
-        for site in self.network.sites:
-            self._into(site)
-        return self.tables
 
     def _source(self, site: CircuitSite) -> Rows:
         """What the kept units' differences are in the stream behind the site."""
@@ -95,6 +91,19 @@ class _Edges:
         return self.tables[key]
 
     # ------------------------------------------------------------ from a target down
+    def into(self, target: CircuitSite | None) -> None:
+        """Add the edges into a site's units, or into the metric."""
+        if target is None:
+            self._metric()
+        else:
+            self._into(target)
+
+    def _metric(self) -> None:
+        lengths = self.state.calls.batch.lengths
+        example = torch.arange(len(lengths), device=lengths.device)
+        metric = Rows(example, lengths - 1, torch.zeros_like(example), self.linear.metric[example, lengths - 1])
+        self._arrive(None, metric, self.network.end)
+
     def _into(self, site: CircuitSite) -> None:
         kept, gate = self.linear.kept[site], site.units.gate(self.state.said[site])
         at, node = kept.places(site.units.open(gate, kept.unit))
@@ -172,10 +181,11 @@ class _Edges:
             join_wide(down, up, table)
 
     def _meet(self, target: CircuitSite, down: Ends) -> None:
-        sublayer, point = target.sublayer, target.point
+        sublayer, point, stream = target.sublayer, target.point, self.state.streams[target.point]
         assert sublayer is not None
+        forward = forward_of(self.network, sublayer, self.state, point)
         for source in self._visible(point) or ():
-            meet(self.network, sublayer, self.state, point, down, self.sources[source], self._table(target, source))
+            meet(forward, stream, down, self.sources[source], self._table(target, source))
 
     def _visible(self, point: int) -> list[CircuitSite] | None:
         """The sites whose steps reach a point of the stream as they are; None if others pass through sublayers."""

@@ -5,28 +5,30 @@ With A the pattern, s = slope q·k the scores and dz [head] a covector at z of q
     dA = dz · v[k],  ds = A (dA - sum_k A dA),  dq = sum_k ds slope k,  dk = ds slope q,  dv = A dz
 
 and the weight of a source at position s is dq · q'[s = p] + dk[s] · k' + dv[s] · v', where q', k', v' is what its step
-in the stream makes of them: norms, projections, rotations and norms of heads as the model has them, by a forward-mode
-derivative of the model's own modules. Cost: rows of targets plus rows of sources, not their product; sources of one
+in the stream makes of them: norms, projections, rotations and norms of heads as the model has them, by a derivative
+of the model's own modules. Cost: rows of targets plus rows of sources, not their product; sources of one
 token take turns. Only where patterns can be read; softcaps and sinks included.
 """
 
 from dataclasses import dataclass
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float
 from torch import Tensor
 
 from whence.engine.circuits.joins import Rows, Table, WideRows, join, join_wide
 from whence.engine.circuits.network import CircuitSite, Network
+from whence.engine.circuits.pulling import Forward
 from whence.engine.circuits.state import State
 from whence.engine.circuits.units import Places, turns
 from whence.engine.score_scaling import scaling_of
 from whence.model.attention import Attention, Scored
+from whence.model.calls import Calls
 from whence.model.layout import Writer
 from whence.model.sublayers import Passed, Sublayer
 
 ROWS_AT_ONCE = 512
+FIELDS_AT_ONCE = 1 << 22  # numbers in the steps that go forward together
 
 
 class _Enough(Exception):  # not an error: the rest of the module is not needed
@@ -119,50 +121,56 @@ def _at_heads(site: CircuitSite, what: Seen, at: Places, covector: Tensor) -> Te
 
 
 @torch.no_grad()
-def pushed_rows(network: Network, sublayer: Sublayer, state: State, point: int, up: Rows) -> tuple[Rows, Rows]:
+def pushed_rows(forward: Forward, stream: Float[Tensor, "example pos d_model"], up: Rows) -> tuple[Rows, Rows]:
     """What steps in the stream make of queries, and of keys and values side by side."""
-    length = state.streams[point].shape[1]
-    turn = turns(up.example * length + up.position, state.streams[point].shape[0] * length)
+    length = stream.shape[1]
+    turn = turns(up.example * length + up.position, stream.shape[0] * length)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for now in range(int(turn.max()) + 1):
-        rows = (turn == now).nonzero()[:, 0]
-        example, position = up.example[rows], up.position[rows]
-        field = torch.zeros_like(state.streams[point])
-        field[example, position] = up.vector[rows].to(field)
-        steps = _tangents(network, sublayer, state, point, field)
-        q, k, v = (step.transpose(1, 2)[example, position].flatten(1).to(up.vector) for step in steps)
+    together = max(1, FIELDS_AT_ONCE // stream.numel())
+    for first in range(0, int(turn.max()) + 1, together):
+        rows = ((turn >= first) & (turn < first + together)).nonzero()[:, 0]
+        where = turn[rows] - first, up.example[rows], up.position[rows]
+        fields = stream.new_zeros(int(where[0].max()) + 1, *stream.shape)
+        fields[where] = up.vector[rows].to(fields)
+        q, k, v = (step.transpose(2, 3)[where].flatten(1).to(up.vector) for step in forward.several(fields))
         parts.append((rows, q, torch.cat([k, v], -1)))
     rows, query, key_value = (torch.cat(column) for column in zip(*parts, strict=True))
     where = up.example[rows], up.position[rows], up.node[rows]
     return Rows(*where, query), Rows(*where, key_value)
 
 
-def _tangents(network: Network, sublayer: Sublayer, state: State, point: int, field: Tensor) -> list[Tensor]:
-    """Derivatives of queries, keys and values along a field of steps."""
+def compared(network: Network, sublayer: Sublayer, calls: Calls, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The queries, keys and values that an attention makes of what it is given; the rest of it is not run."""
     found: list[Tensor] = []
 
-    def given(*vectors: Tensor) -> None:
-        for vector in vectors:
-            tangent = forward_ad.unpack_dual(vector).tangent
-            found.append(torch.zeros_like(vector) if tangent is None else tangent)
+    def keep(*vectors: Tensor) -> None:
+        found.extend(vectors)
         raise _Enough
 
-    with forward_ad.dual_level():
-        network.tape.on_given = given
-        try:
-            stream = forward_ad.make_dual(state.streams[point], field)
-            sublayer.call(state.calls, sublayer.given(stream))
-        except _Enough:
-            pass
-        finally:
-            network.tape.on_given = None
-    return found
+    network.tape.on_given = keep
+    try:
+        sublayer.call(calls, given)
+    except _Enough:
+        pass
+    finally:
+        network.tape.on_given = None
+    query, key, value = found
+    return query, key, value
 
 
-def meet(network: Network, sublayer: Sublayer, state: State, point: int, down: Ends, up: Rows, table: Table) -> None:
+def forward_of(network: Network, sublayer: Sublayer, state: State, point: int) -> Forward:
+    """What steps in the stream make of an attention's queries, keys and values."""
+
+    def qkv(stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return compared(network, sublayer, state.calls, sublayer.given(stream))
+
+    return Forward(qkv, state.streams[point])
+
+
+def meet(forward: Forward, stream: Float[Tensor, "example pos d_model"], down: Ends, up: Rows, table: Table) -> None:
     """Add the weights of all pairs of targets at an attention and sources in the stream before it."""
     if not len(down.query) or not len(up):
         return
-    query, key_value = pushed_rows(network, sublayer, state, point, up)
-    join(down.query, query, state.streams[point].shape[1], table)
+    query, key_value = pushed_rows(forward, stream, up)
+    join(down.query, query, stream.shape[1], table)
     join_wide(down.key_value, key_value, table)

@@ -82,6 +82,13 @@ class Network:
         """The last point of the stream."""
         return len(self.stages)
 
+    def sizes(self, d_model: int) -> dict[str, int | bool]:
+        """Layers, heads, width, and whether attention and MLP read the same stream."""
+        heads = max((sublayer.heads or 0 for stage in self.stages for sublayer in stage), default=0)
+        parallel = any(len(stage) > 1 for stage in self.stages)
+        layers = len(self.layout.blocks)
+        return {"n_layers": layers, "n_heads": heads, "parallel_attn_mlp": parallel, "d_model": d_model}
+
     @contextmanager
     def running(self) -> Generator[None]:
         """While inside, attention is the family's eager one and told to the tape, where a family lets it be."""

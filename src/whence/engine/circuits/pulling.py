@@ -3,7 +3,7 @@
     token by token    an MLP sees one token at a time: the tokens asked for, gathered, one forward and one backward pass
     in turns          anything else: the whole batch forward once, then one backward pass a turn, each example's rows
                       taking turns
-    forward           what a step at a sublayer's output is in the stream: the derivative of its tail
+    forward           what a step at a sublayer's output is in the stream: the derivative of its tail; and back
 
 Cost as said. Knows nothing of what the covectors are.
 """
@@ -11,7 +11,6 @@ Cost as said. Knows nothing of what the covectors are.
 from collections.abc import Callable
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -24,13 +23,34 @@ from whence.model.sublayers import Sublayer
 TOKENS_AT_ONCE = 2048
 
 
+class Forward:
+    """The derivative of a function at a point, applied to steps: J t, for as many t as are asked.
+
+    J t is the derivative by c of cᵀ J t, and cᵀ J is one backward pass that is kept: a step costs one backward pass
+    through it. (Forward-mode derivatives say the same several times slower on small models.)
+    """
+
+    @torch.enable_grad()
+    def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]], at: Tensor) -> None:
+        start = at.detach().requires_grad_()
+        out = function(start)
+        self._covectors = [torch.zeros_like(one, requires_grad=True) for one in out]
+        (self._back,) = torch.autograd.grad(out, start, self._covectors, create_graph=True)
+
+    def __call__(self, step: Tensor) -> tuple[Tensor, ...]:
+        """What each of the function's values does for a step."""
+        return torch.autograd.grad(self._back, self._covectors, step.to(self._back), retain_graph=True)
+
+    def several(self, steps: Float[Tensor, "step *shape"]) -> tuple[Tensor, ...]:
+        """The same for several steps at once."""
+        return torch.autograd.grad(
+            self._back, self._covectors, steps.to(self._back), retain_graph=True, is_grads_batched=True
+        )
+
+
 def pushed(function: Callable[[Tensor], Tensor], at: Tensor, step: Tensor) -> Tensor:
-    """The derivative of a function at a point along a step."""
-    with forward_ad.dual_level():
-        moved = function(forward_ad.make_dual(at, step.to(at)))
-        tangent = forward_ad.unpack_dual(moved).tangent
-    assert tangent is not None
-    return tangent.to(step)
+    """The derivative of a function at a point along one step."""
+    return Forward(lambda x: (function(x),), at)(step)[0].to(step)
 
 
 def in_stream(site: CircuitSite, state: State, at: Places, tangent: Float[Tensor, "n width"]) -> Tensor:
@@ -42,6 +62,19 @@ def in_stream(site: CircuitSite, state: State, at: Places, tangent: Float[Tensor
     if plain and site.depth != "inside":
         return sublayer.factor * tangent
     return pushed(lambda value: sublayer.tail(value, site.depth), at.of(state.own[site]), tangent)
+
+
+@torch.enable_grad()
+def pull_tail(
+    site: CircuitSite, state: State, example: Int[Tensor, " n"], field: Float[Tensor, "n pos d_model"]
+) -> Float[Tensor, "n pos width"]:
+    """Covectors in the stream behind a site, at the site; the other way round than `in_stream`."""
+    sublayer = site.sublayer
+    if sublayer is None:
+        return field
+    value = state.own[site][example].detach().requires_grad_()
+    out = sublayer.tail(value, site.depth)
+    return torch.autograd.grad(out, value, field.to(out))[0].to(field)
 
 
 def pull_site(site: CircuitSite, state: State, at: Places, cotangents: Cotangents) -> Float[Tensor, "n d_model"]:
