@@ -5,11 +5,11 @@ batch and is given again as it was. Cost: one forward pass. Knows nothing of wha
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from whence.model.batch import Batch
@@ -35,6 +35,24 @@ class Calls:
         """A module's output on other hidden states, everything else as it was."""
         args, kwargs = replace_first(*self.given[module], hidden)
         return main_output(module(*args, **kwargs))
+
+    def of(self, example: Int[Tensor, " line"]) -> "Calls":
+        """The calls of a batch with a line for each of these examples, some of them several times."""
+        batch, count = self.batch, len(self.batch.lengths)
+
+        def lines(one: Any) -> Any:
+            """What a module was given beside hidden states, where it has a line for each example."""
+            if isinstance(one, tuple):
+                return tuple(lines(part) for part in one)
+            has_lines = isinstance(one, Tensor) and one.ndim > 1 and one.shape[0] == count
+            return one[example.to(one.device)] if has_lines else one
+
+        given = {
+            module: (tuple(map(lines, args)), {name: lines(one) for name, one in kwargs.items()})
+            for module, (args, kwargs) in self.given.items()
+        }
+        short = Batch(batch.ids[example], batch.lengths[example])
+        return replace(self, batch=short, given=given, embedded=self.embedded[example], logits=self.logits[example])
 
     def alone(self, module: nn.Module) -> bool:
         """Whether a module was given nothing beside hidden states that has a place for each token."""

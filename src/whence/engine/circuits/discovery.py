@@ -58,6 +58,7 @@ class Found:
     """What the first pass leaves of some examples."""
 
     part: Part
+    asked: Asked | None  # None: to be run again, rather than hold what every unit says on all examples
     gradient: dict[CircuitSite, Tensor]
     metric: Tensor
     passing: dict[CircuitSite, Tensor] | None  # where units exceed the threshold, if that is asked
@@ -101,7 +102,7 @@ class Discovery:
             self._totals(asked)
             over = {site: effect[site].abs() > self.settings.node_threshold for site in gathered}
             passing = over if self.settings.gate == "per_example" else None
-            found.append(Found(part, gradient, metric, passing))
+            found.append(Found(part, asked if len(part.example) == count else None, gradient, metric, passing))
         return list(gathered.values()), found
 
     def _effect(self, asked: Asked, gradient: dict[CircuitSite, Tensor]) -> dict[CircuitSite, Tensor]:
@@ -136,7 +137,7 @@ class Discovery:
         seen = {one.site: torch.zeros(len(one), dtype=torch.bool) for one in chosen}
         parts: list[tuple[Tensor, ...]] = []
         for done, one in enumerate(found):
-            asked = self.asked(one.part)
+            asked = one.asked or self.asked(one.part)
             kept = {
                 site: nodes.kept(one.part.slot, None if one.passing is None else one.passing[site])
                 for site, nodes in by_site.items()

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from whence.engine.circuits.joins import Rows, Table, WideRows, join, join_wide, widened
-from whence.engine.circuits.meeting import Ends, ends, forward_of, meet, seen
+from whence.engine.circuits.meeting import Ends, ends, meet, seen
 from whence.engine.circuits.network import CircuitSite, Network
 from whence.engine.circuits.pulling import added, in_stream, pull_in_turns, pull_site, pull_tokens
 from whence.engine.circuits.state import State
@@ -181,11 +181,10 @@ class EdgeWalk:
             join_wide(down, up, table)
 
     def _meet(self, target: CircuitSite, down: Ends) -> None:
-        sublayer, point, stream = target.sublayer, target.point, self.state.streams[target.point]
+        sublayer, point = target.sublayer, target.point
         assert sublayer is not None
-        forward = forward_of(self.network, sublayer, self.state, point)
         for source in self._visible(point) or ():
-            meet(forward, stream, down, self.sources[source], self._table(target, source))
+            meet(self.network, sublayer, self.state, point, down, self.sources[source], self._table(target, source))
 
     def _visible(self, point: int) -> list[CircuitSite] | None:
         """The sites whose steps reach a point of the stream as they are; None if others pass through sublayers."""

@@ -121,22 +121,33 @@ def _at_heads(site: CircuitSite, what: Seen, at: Places, covector: Tensor) -> Te
 
 
 @torch.no_grad()
-def pushed_rows(forward: Forward, stream: Float[Tensor, "example pos d_model"], up: Rows) -> tuple[Rows, Rows]:
-    """What steps in the stream make of queries, and of keys and values side by side."""
-    length = stream.shape[1]
-    turn = turns(up.example * length + up.position, stream.shape[0] * length)
+def pushed_rows(network: Network, sublayer: Sublayer, state: State, point: int, up: Rows) -> tuple[Rows, Rows]:
+    """What steps in the stream make of queries, and of keys and values side by side.
+
+    Steps at different tokens of one example go together, those at one token one after the other: each line is an
+    example once more, with one step at each token.
+    """
+    stream = state.streams[point]
+    length, at_once = stream.shape[1], max(1, FIELDS_AT_ONCE // stream[0].numel())
+    turn = turns(up.example * length + up.position, len(stream) * length)
+    lines, line = (up.example * len(up) + turn).unique(return_inverse=True)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    together = max(1, FIELDS_AT_ONCE // stream.numel())
-    for first in range(0, int(turn.max()) + 1, together):
-        rows = ((turn >= first) & (turn < first + together)).nonzero()[:, 0]
-        where = turn[rows] - first, up.example[rows], up.position[rows]
-        fields = stream.new_zeros(int(where[0].max()) + 1, *stream.shape)
+    for first in range(0, len(lines), at_once):
+        example = lines[first : first + at_once] // len(up)
+        rows = ((line >= first) & (line < first + at_once)).nonzero()[:, 0]
+        where = line[rows] - first, up.position[rows]
+        fields = stream.new_zeros(len(example), *stream.shape[1:])
         fields[where] = up.vector[rows].to(fields)
-        q, k, v = (step.transpose(2, 3)[where].flatten(1).to(up.vector) for step in forward.several(fields))
+        forward = _forward(network, sublayer, state.calls.of(example), stream[example])
+        q, k, v = (step.transpose(1, 2)[where].flatten(1).to(up.vector) for step in forward(fields))
         parts.append((rows, q, torch.cat([k, v], -1)))
     rows, query, key_value = (torch.cat(column) for column in zip(*parts, strict=True))
     where = up.example[rows], up.position[rows], up.node[rows]
     return Rows(*where, query), Rows(*where, key_value)
+
+
+def _forward(network: Network, sublayer: Sublayer, calls: Calls, stream: Tensor) -> Forward:
+    return Forward(lambda x: compared(network, sublayer, calls, sublayer.given(x)), stream)
 
 
 def compared(network: Network, sublayer: Sublayer, calls: Calls, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,19 +169,10 @@ def compared(network: Network, sublayer: Sublayer, calls: Calls, given: Tensor) 
     return query, key, value
 
 
-def forward_of(network: Network, sublayer: Sublayer, state: State, point: int) -> Forward:
-    """What steps in the stream make of an attention's queries, keys and values."""
-
-    def qkv(stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return compared(network, sublayer, state.calls, sublayer.given(stream))
-
-    return Forward(qkv, state.streams[point])
-
-
-def meet(forward: Forward, stream: Float[Tensor, "example pos d_model"], down: Ends, up: Rows, table: Table) -> None:
+def meet(network: Network, sublayer: Sublayer, state: State, point: int, down: Ends, up: Rows, table: Table) -> None:
     """Add the weights of all pairs of targets at an attention and sources in the stream before it."""
     if not len(down.query) or not len(up):
         return
-    query, key_value = pushed_rows(forward, stream, up)
-    join(down.query, query, stream.shape[1], table)
+    query, key_value = pushed_rows(network, sublayer, state, point, up)
+    join(down.query, query, state.streams[point].shape[1], table)
     join_wide(down.key_value, key_value, table)

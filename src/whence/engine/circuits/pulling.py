@@ -41,12 +41,6 @@ class Forward:
         """What each of the function's values does for a step."""
         return torch.autograd.grad(self._back, self._covectors, step.to(self._back), retain_graph=True)
 
-    def several(self, steps: Float[Tensor, "step *shape"]) -> tuple[Tensor, ...]:
-        """The same for several steps at once."""
-        return torch.autograd.grad(
-            self._back, self._covectors, steps.to(self._back), retain_graph=True, is_grads_batched=True
-        )
-
 
 def pushed(function: Callable[[Tensor], Tensor], at: Tensor, step: Tensor) -> Tensor:
     """The derivative of a function at a point along one step."""
