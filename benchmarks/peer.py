@@ -25,14 +25,13 @@ def set_up(package: str, command: list[str] | None = None, *, source: Path | Non
     if stamp.exists() and (source is None or stamp.read_text() == str(source)):
         return python
     print(f"setting up {package} in {folder} (a minute or two, once)", file=sys.stderr)
-    made = _run([*(command or [sys.executable, "-m", "venv"]), str(folder)])
+    made = run([*(command or [sys.executable, "-m", "venv"]), str(folder)])
     if made is not None:
         return f"{package} was not measured: its environment could not be made ({made})."
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    failure = _run([*pip, "-c", str(ROOT / "constraints.txt"), wanted])
+    failure = run([*pip, "-c", str(ROOT / "constraints.txt"), wanted])
     if failure is not None:  # it may want another transformers than ours: then torch alone stays as it is
-        torch = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
-        failure = _run([*pip, wanted, torch])
+        failure = run([*pip, wanted, torch_pin()])
     if failure is not None:
         return f"{package} was not measured: it could not be installed ({failure})."
     found = given(package, python)
@@ -43,7 +42,7 @@ def set_up(package: str, command: list[str] | None = None, *, source: Path | Non
 
 def given(package: str, python: Path) -> Path | str:
     """An interpreter that can import the package; or a sentence saying why it cannot."""
-    failure = _run([str(python), "-c", f"import {package.replace('-', '_')}"])
+    failure = run([str(python), "-c", f"import {package.replace('-', '_')}"])
     if failure is not None:
         return f"{package} was not measured: {python.name} cannot import it ({failure})."
     return python
@@ -64,7 +63,12 @@ def chosen(package: str, path: Path | None) -> Path | str:
     return set_up(package, source=None if path is None else path.resolve())
 
 
-def _run(command: list[str]) -> str | None:
+def torch_pin() -> str:
+    """The project's own torch, as pip wants it."""
+    return next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+
+
+def run(command: list[str]) -> str | None:
     """None, or the last line of what went wrong."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
