@@ -36,23 +36,27 @@ class Calls:
         args, kwargs = replace_first(*self.given[module], hidden)
         return main_output(module(*args, **kwargs))
 
-    def of(self, example: Int[Tensor, " line"]) -> "Calls":
-        """The calls of a batch with a line for each of these examples, some of them several times."""
-        batch, count = self.batch, len(self.batch.lengths)
+    def tokens(self, example: Int[Tensor, " n"], position: Int[Tensor, " n"]) -> "Calls":
+        """The calls of single tokens, each as a prompt of its own that stands at its position.
 
-        def lines(one: Any) -> Any:
-            """What a module was given beside hidden states, where it has a line for each example."""
+        For what a module does token by token: rotations and position ids are those of the tokens, masks stay as they
+        were and mean nothing.
+        """
+        shapes = [(rows, self.batch.ids.shape[1]) for rows in (1, len(self.batch.lengths))]
+
+        def taken(one: Any) -> Any:
             if isinstance(one, tuple):
-                return tuple(lines(part) for part in one)
-            has_lines = isinstance(one, Tensor) and one.ndim > 1 and one.shape[0] == count
-            return one[example.to(one.device)] if has_lines else one
+                return tuple(taken(part) for part in one)
+            if not isinstance(one, Tensor) or one.ndim not in (2, 3) or tuple(one.shape[:2]) not in shapes:
+                return one
+            where = example.to(one.device) if one.shape[0] > 1 else torch.zeros_like(example, device=one.device)
+            return one[where, position.to(one.device)][:, None]
 
         given = {
-            module: (tuple(map(lines, args)), {name: lines(one) for name, one in kwargs.items()})
+            module: (tuple(map(taken, args)), {name: taken(one) for name, one in kwargs.items()})
             for module, (args, kwargs) in self.given.items()
         }
-        short = Batch(batch.ids[example], batch.lengths[example])
-        return replace(self, batch=short, given=given, embedded=self.embedded[example], logits=self.logits[example])
+        return replace(self, given=given)
 
     def alone(self, module: nn.Module) -> bool:
         """Whether a module was given nothing beside hidden states that has a place for each token."""

@@ -6,11 +6,11 @@ With A the pattern, s = slope q·k the scores and dz [head] a covector at z of q
 
 and the weight of a source at position s is dq · q'[s = p] + dk[s] · k' + dv[s] · v', where q', k', v' is what its step
 in the stream makes of them: norms, projections, rotations and norms of heads as the model has them, by a derivative
-of the model's own modules. Cost: rows of targets plus rows of sources, not their product; sources of one
-token take turns. Only where patterns can be read; softcaps and sinks included.
+of the model's own modules. Cost: rows of targets plus rows of sources, not their product. Only where patterns can be
+read; softcaps and sinks included.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from whence.engine.circuits.joins import Rows, Table, WideRows, join, join_wide
 from whence.engine.circuits.network import CircuitSite, Network
 from whence.engine.circuits.pulling import Forward
 from whence.engine.circuits.state import State
-from whence.engine.circuits.units import Places, turns
+from whence.engine.circuits.units import Places
 from whence.engine.score_scaling import scaling_of
 from whence.model.attention import Attention, Scored
 from whence.model.calls import Calls
@@ -28,7 +28,6 @@ from whence.model.layout import Writer
 from whence.model.sublayers import Passed, Sublayer
 
 ROWS_AT_ONCE = 512
-FIELDS_AT_ONCE = 1 << 22  # numbers in the steps that go forward together
 
 
 class _Enough(Exception):  # not an error: the rest of the module is not needed
@@ -67,9 +66,9 @@ def seen(network: Network, sublayer: Sublayer, state: State, point: int) -> Seen
     finally:
         tape.on_scores = tape.on_attention = None
     one, length = scored[0], scored[0].key.shape[2]
-    slope = torch.zeros_like(told[0].pattern)
-    if length > 1:
-        slope = slope + scaling_of(_writer(network, sublayer), one)
+    longest = int(state.calls.batch.lengths.argmax())  # a prompt of one token, padded, compares no two keys
+    only = replace(one, **{name: getattr(one, name)[longest, None] for name in ("query", "key", "score", "pattern")})
+    slope = torch.full_like(told[0].pattern, scaling_of(_writer(network, sublayer), only))
     if one.softcap is not None:
         slope = slope * (1 - (one.score[..., :length] / one.softcap).square()).clamp_min(0)
     return Seen(one.query, one.key, told[0].value, told[0].pattern, slope, passed)
@@ -122,27 +121,16 @@ def _at_heads(site: CircuitSite, what: Seen, at: Places, covector: Tensor) -> Te
 
 @torch.no_grad()
 def pushed_rows(network: Network, sublayer: Sublayer, state: State, point: int, up: Rows) -> tuple[Rows, Rows]:
-    """What steps in the stream make of queries, and of keys and values side by side.
-
-    Steps at different tokens of one example go together, those at one token one after the other: each line is an
-    example once more, with one step at each token.
-    """
-    stream = state.streams[point]
-    length, at_once = stream.shape[1], max(1, FIELDS_AT_ONCE // stream[0].numel())
-    turn = turns(up.example * length + up.position, len(stream) * length)
-    lines, line = (up.example * len(up) + turn).unique(return_inverse=True)
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for first in range(0, len(lines), at_once):
-        example = lines[first : first + at_once] // len(up)
-        rows = ((line >= first) & (line < first + at_once)).nonzero()[:, 0]
-        where = line[rows] - first, up.position[rows]
-        fields = stream.new_zeros(len(example), *stream.shape[1:])
-        fields[where] = up.vector[rows].to(fields)
-        forward = _forward(network, sublayer, state.calls.of(example), stream[example])
-        q, k, v = (step.transpose(1, 2)[where].flatten(1).to(up.vector) for step in forward(fields))
-        parts.append((rows, q, torch.cat([k, v], -1)))
-    rows, query, key_value = (torch.cat(column) for column in zip(*parts, strict=True))
-    where = up.example[rows], up.position[rows], up.node[rows]
+    """What steps in the stream make of queries, and of keys and values side by side; token by token."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    for here in torch.arange(len(up), device=up.node.device).split(ROWS_AT_ONCE):
+        example, position = up.example[here], up.position[here]
+        calls, stream = state.calls.tokens(example, position), state.streams[point][example, position][:, None]
+        forward = _forward(network, sublayer, calls, stream)
+        q, k, v = (step.flatten(1).to(up.vector) for step in forward(up.vector[here, None]))
+        parts.append((q, torch.cat([k, v], -1)))
+    query, key_value = (torch.cat(column) for column in zip(*parts, strict=True))
+    where = up.example, up.position, up.node
     return Rows(*where, query), Rows(*where, key_value)
 
 
