@@ -46,9 +46,9 @@ class CircuitScore:
     """
 
     kind: Kind
-    chosen: Float64[Tensor, " example"]
-    empty: Float64[Tensor, " example"]
-    model: Float64[Tensor, " example"]
+    chosen: Float64[Tensor, "_"]
+    empty: Float64[Tensor, "_"]
+    model: Float64[Tensor, "_"]
     nodes: int
     edges: int | None
     active: int

@@ -35,12 +35,21 @@ def table(sweep: CircuitSweep) -> Table:
     """
     out = Table(title=Text("Parts of a circuit", "bold"), caption=Text(_said(sweep), "dim"), box=box.SIMPLE_HEAD)
     out.pad_edge, out.title_justify, out.caption_justify = False, "left", "left"
-    rows = _rows(sweep)
+    rows = [_shown(row) for row in _rows(sweep)]
     for name in rows[0]:
-        out.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+        out.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        out.add_row(*(f"{value:,}" if isinstance(value, int) else f"{value:.3g}" for value in row.values()))
+        out.add_row(*row.values())
     return out
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    """A row as text; a threshold says the size."""
+    shown = {name: f"{row[name]:.3g}" for name in ("threshold",) if name in row} or {"size": f"{row['size']:.3g}"}
+    shown["nodes"] = f"{row['nodes']:,}"
+    shown |= {"edges": f"{row['edges']:,}"} if "edges" in row else {"of active": f"{row['of_active']:.1%}"}
+    shown["faithfulness"] = f"{row['faithfulness']:.3f}"
+    return shown | {"95 %": f"{row['from']:.3f} to {row['to']:.3f}", "completeness": f"{row['completeness']:.3f}"}
 
 
 def frame(sweep: CircuitSweep) -> "pandas.DataFrame":
@@ -86,19 +95,23 @@ def plot(sweep: CircuitSweep, path: str | Path | None = None) -> "matplotlib.fig
     axes.fill_between(kept, [row["from"] for row in rows], [row["to"] for row in rows], color=POSITIVE, alpha=0.15)
     for what, colour, marker in (("faithfulness", POSITIVE, "o"), ("completeness", NEGATIVE, "s")):
         axes.plot(kept, [row[what] for row in rows], color=colour, marker=marker, markersize=4, linewidth=1.4)
-        axes.annotate(what, (kept[-1], rows[-1][what]), (8, 0), textcoords="offset points", color=colour, va="center")
-    _frame(axes, sweep, max(kept))
+        style = {"textcoords": "offset points", "color": colour, "va": "center", "size": 9}
+        axes.annotate(what, (kept[-1], rows[-1][what]), (8, 7), **style)  # above the lines at 0 and 1
+    _frame(axes, sweep, kept)
     figure.suptitle(fill(_said(sweep), _CHARACTERS), x=0.02, ha="left", size=8, linespacing=1.4, parse_math=False)
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
 
 
-def _frame(axes: Any, sweep: CircuitSweep, most: int) -> None:
-    axes.set_xscale("symlog", linthresh=1)  # a part may have nothing at all
-    axes.set_xlim(0, max(2, most) * 1.08)
-    ticks = [0, *(10**power for power in range(len(str(most))))]
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
+def _frame(axes: Any, sweep: CircuitSweep, kept: list[int]) -> None:
+    axes.set_xscale("symlog", linthresh=1) if 0 in kept else axes.set_xscale("log")
+    low, high = min(kept) / 1.15, max(2, *kept) * 1.15
+    ticks = [0, *(digit * 10**power for power in range(len(str(kept[-1]))) for digit in (1, 2, 5))]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(low, high)
     axes.set_xlabel(f"{sweep.by} kept", size=9)
     axes.set_ylabel("share of the metric", size=9)
     axes.tick_params(labelsize=8)
