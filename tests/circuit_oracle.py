@@ -1,102 +1,123 @@
 """Slow, obvious answers about circuits: forward passes of the whole model with module outputs clamped by hooks.
 
-Knows the module names of three families and nothing of how whence finds effects or edges.
+Knows the module names of a few families and nothing of how whence finds effects or edges. A unit's edge is a derivative
+of a formula: the numbers below of the target, everything else clamped, along what the source's difference writes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from whence.components.activation import Activation
-from whence.components.sae import SAE
-from whence.components.sites import Site
+from circuit_parts import Part
 
-Key = tuple[int | None, str]  # layer, site
+Metric = Callable[[Tensor], Tensor]  # logits [example, vocab] -> [example]
+Vectors = dict[str, tuple[Tensor, Tensor]]  # by part: its vector, and what its features read
+Edit = Callable[[Part, Tensor], Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Clamps:
-    """A model whose sites are read and replaced by hooks."""
+class Oracle:
+    """A model whose parts are read and replaced by hooks."""
 
     hf: Any
-    modules: dict[Key, tuple[torch.nn.Module, bool]]  # and whether it is what goes in that counts
+    parts: tuple[Part, ...]
+    metric: Metric
 
-    def run(self, ids: Tensor, edit: Callable[[Key, Tensor], Tensor | None]) -> Tensor:
-        """The logits at the last token; `edit` may replace what passes a site."""
+    def run(self, ids: Tensor, edit: Edit, read: Callable[[Part, Tensor], None] = lambda *_: None) -> Tensor:
+        """The metric; `edit` may replace what passes a part, `read` is told what its features read."""
         handles: list[Any] = []
-        for key, (module, before) in self.modules.items():
-            if before:
-
-                def ahead(_: Any, args: Any, key: Key = key) -> Any:
-                    new = edit(key, args[0])
-                    return None if new is None else (new, *args[1:])
-
-                handles.append(module.register_forward_pre_hook(ahead))
-            else:
-
-                def after(_: Any, __: Any, out: Any, key: Key = key) -> Any:
-                    new = edit(key, out[0] if isinstance(out, tuple) else out)
-                    return None if new is None else (new, *out[1:]) if isinstance(out, tuple) else new
-
-                handles.append(module.register_forward_hook(after))
+        for part in self.parts:
+            if part.reads is not None:
+                handles.append(
+                    part.reads.register_forward_hook(
+                        lambda _, args, out, part=part: read(part, part.reading(args[0], out))
+                    )
+                )
+            handles.append(_hook(part, edit))
         try:
-            return self.hf(ids, use_cache=False).logits[:, -1]
+            return self.metric(self.hf(ids, use_cache=False).logits[:, -1])
         finally:
             for handle in handles:
                 handle.remove()
 
-    def values(self, ids: Tensor) -> dict[Key, Tensor]:
-        """Every site's value."""
-        found: dict[Key, Tensor] = {}
+    def arriving(self, ids: Tensor, edit: Edit) -> tuple[Vectors, Tensor]:
+        """What arrives at every part (before `edit` replaces it), and the metric."""
+        own: dict[str, Tensor] = {}
+        read: dict[str, Tensor] = {}
+
+        def seen(part: Part, x: Tensor) -> Tensor | None:
+            own[part.key] = x
+            return edit(part, x)
+
+        metric = self.run(ids, seen, lambda part, x: read.update({part.key: x}))
+        return {key: (x, read.get(key, x)) for key, x in own.items()}, metric
+
+    @torch.no_grad()
+    def values(self, ids: Tensor) -> Vectors:
+        """Every part's vectors."""
+        found, _ = self.arriving(ids, lambda _, x: x.clone())
+        return {key: (own.clone(), read.clone()) for key, (own, read) in found.items()}
+
+    def gradients(self, ids: Tensor) -> dict[str, Tensor]:
+        """The metric's derivative by every part's vector, the whole model live."""
+        leaves = {key: torch.zeros_like(x).requires_grad_() for key, (x, _) in self.values(ids).items()}
+        metric = self.run(ids, lambda part, x: x + leaves[part.key])
+        return dict(zip(leaves, torch.autograd.grad(metric.sum(), list(leaves.values())), strict=True))
+
+    def patched(self, ids: Tensor, key: str, value: Tensor) -> Tensor:
+        """The metric when one part says something else."""
         with torch.no_grad():
-            self.run(ids, lambda key, x: found.__setitem__(key, x.clone()))
-        return found
+            return self.run(ids, lambda part, x: value if part.key == key else None)
 
-    def clamped(self, ids: Tensor, held: dict[Key, Tensor], moved: Key, x: Tensor, target: Key) -> Tensor:
-        """What arrives at a site when another is moved and those in `held` are clamped."""
-        box: dict[Key, Tensor] = {}
+    def numbers(
+        self, ids: Tensor, source: str, target: str | None, held: set[str], at: Vectors | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """[example, pos * unit] of a target (the metric for None) as a function of the source's vector.
 
-        def edit(key: Key, value: Tensor) -> Tensor | None:
-            box[key] = value
-            return x if key == moved else held.get(key)
+        The parts in `held` say what they say on these prompts, or what they say in `at`.
+        """
+        clean = self.values(ids) if at is None else at
+        gradient = self.gradients(ids)
 
-        self.run(ids, edit)
-        return box[target]
+        def numbers(x: Tensor) -> Tensor:
+            edit = lambda part, _: x if part.key == source else clean[part.key][0] if part.key in held else None  # noqa: E731
+            found, metric = self.arriving(ids, edit)
+            if target is None:
+                return metric[:, None]
+            part = next(one for one in self.parts if one.key == target)
+            return part.split.numbers(*found[target], gradient[target]).flatten(1)
+
+        return numbers
+
+    def moves(self, ids: Tensor, other: Tensor, source: str) -> Tensor:
+        """[example, pos, unit, d]: what each unit's difference between two prompts writes."""
+        clean, patch = self.values(ids)[source], self.values(other)[source]
+        return next(one for one in self.parts if one.key == source).split.moves(clean, patch)
+
+    def edges(self, ids: Tensor, other: Tensor, source: str, target: str | None, at: Vectors | None = None) -> Tensor:
+        """[example, target pos * unit, pos, unit]: direct edges by a dense Jacobian, all other parts held."""
+        numbers = self.numbers(ids, source, target, {part.key for part in self.parts} - {source, target}, at)
+        x = (self.values(ids) if at is None else at)[source][0].clone().requires_grad_()
+        out = numbers(x).sum(0)  # examples never meet
+        if not out.requires_grad:
+            back = x.new_zeros(len(out), *x.shape)
+        else:
+            eye = torch.eye(len(out), dtype=x.dtype)
+            found = torch.autograd.grad(out, x, eye, is_grads_batched=True, allow_unused=True)[0]
+            back = x.new_zeros(len(out), *x.shape) if found is None else found
+        return torch.einsum("tbsd,bsud->btsu", back, self.moves(ids, other, source))
 
 
-def clamps(hf: Any, sites: Iterable[str]) -> Clamps:
-    """Hooks for these sites of every layer, the embedding (with learned positions) first."""
-    family = hf.config.model_type
-    blocks = hf.gpt_neox.layers if family == "gpt_neox" else hf.transformer.h if family == "gpt2" else hf.model.layers
-    attention = {"gpt_neox": "attention", "gpt2": "attn"}.get(family, "self_attn")
-    output = {"gpt_neox": "dense", "gpt2": "c_proj"}.get(family, "o_proj")
-    modules: dict[Key, tuple[torch.nn.Module, bool]] = {(None, "embed"): (blocks[0], True)}
-    for layer, block in enumerate(blocks):
-        attn = getattr(block, attention)
-        found = {
-            "attn_z": (getattr(attn, output), True),
-            "attn_out": (getattr(attn, output), False),
-            "mlp_out": (block.mlp, False),
-            "mlp_out_normed": (getattr(block, "post_feedforward_layernorm", block.mlp), False),
-            "resid_post": (block, False),
-        }
-        modules |= {(layer, site): found[site] for site in sites}
-    return Clamps(hf, modules)
+def _hook(part: Part, edit: Edit) -> Any:
+    def before(_: nn.Module, args: Any) -> Any:
+        new = edit(part, args[0])
+        return None if new is None else (new, *args[1:])
 
+    def after(_: nn.Module, __: Any, out: Any) -> Any:
+        new = edit(part, out[0] if isinstance(out, tuple) else out)
+        return None if new is None else (new, *out[1:]) if isinstance(out, tuple) else new
 
-def random_saes(
-    layers: int, widths: dict[Site, int], features: Callable[[int], int], seed: int, dtype: torch.dtype = torch.float64
-) -> list[SAE]:
-    """SAEs with biases, a different number of features at each site, of the asked vector widths."""
-    torch.manual_seed(seed)
-    found: list[SAE] = []
-    for layer in range(layers):
-        for site, d in widths.items():
-            n = features(len(found))
-            enc, dec = (torch.randn(n, d, dtype=dtype) / d**0.5 for _ in range(2))
-            bias = 0.2 * torch.randn(n, dtype=dtype)
-            found.append(SAE(layer, enc, bias, dec, 0.2 * torch.randn(d, dtype=dtype), Activation("relu"), site))
-    return found
+    return part.module.register_forward_pre_hook(before) if part.before else part.module.register_forward_hook(after)

@@ -2,7 +2,7 @@
 
 The slope of the given scores over q . k, each query's mean over the keys it sees taken from both: what all keys share
 no softmax sees, and some families subtract a maximum. A softcap is undone where it is not saturated, then checked
-everywhere.
+everywhere. Queries and keys that are all zero have no slope, and need none: 0.
 
 Cost: the scores of one layer in float64. Refuses scores that are no multiple of q . k, such as those with ALiBi.
 """
@@ -29,6 +29,8 @@ def scaling_of(writer: Writer, scored: Scored) -> float:
     given, seen = scored.score[0, :, :, :length].detach().double(), scored.pattern[0].detach() > 0
     if length == 1:
         raise ValueError("the prompt has one token, which attends to nothing else; give a longer one")
+    if not query.any() and not key.any():
+        return 0.0
     plain = given if scored.softcap is None else scored.softcap * (given / scored.softcap).clamp(-0.9, 0.9).atanh()
     usable = seen if scored.softcap is None else seen & (given.abs() < 0.9 * scored.softcap)
     centred = _centred(products, usable)

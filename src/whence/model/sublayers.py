@@ -120,8 +120,7 @@ def sublayers_of(layout: Layout, vocab_size: int) -> tuple[Sublayer, ...]:
         UnsupportedModelError: a sublayer that is not a function of the stream of this form.
     """
     batch = few_tokens(layout, vocab_size)
-    wanted = Wanted(sublayers=True, streams=frozenset(range(len(layout.blocks))))
-    trace = record(layout, batch, batch.rows(None), wanted=wanted)
+    trace = record(layout, batch, batch.rows(None), wanted=Wanted(sublayers=True))
     total = trace.embedding if trace.position is None else trace.embedding + trace.position
     found: list[Sublayer] = []
     bound = BOUND.get(layout.hf.dtype, BOUND[torch.float32])

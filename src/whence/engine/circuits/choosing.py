@@ -21,6 +21,7 @@ from whence.components.sites import place_name
 from whence.components.transcoder import Transcoder
 from whence.engine.circuits.network import CircuitSite, Network
 from whence.engine.circuits.units import BlockUnits, FeatureUnits
+from whence.errors import UnsupportedModelError
 from whence.model.linear import width_into
 from whence.model.model import Model
 from whence.model.sublayers import Depth, Sublayer, sublayers_of
@@ -116,6 +117,10 @@ class _Chooser:
             whole = BlockUnits(1, self.model.d_model)
             self._take(CircuitSite(name, sublayer.layer, whole, point, sublayer, "normed"))
             return
+        if sublayer.write is None:
+            raise UnsupportedModelError(
+                f"{sublayer.key} is a mixture of experts, so it has no one set of neurons; take the whole of it, 'mlp'"
+            )
         width = width_into(sublayer.write, sublayer.key)
         blocks = (sublayer.heads or 1) if name == "attn.head" else width
         units = BlockUnits(blocks, width, name.rpartition(".")[2])

@@ -200,7 +200,12 @@ class EdgeWalk:
         return [*found, self.network.at_point[point]]
 
     def _meets(self, point: int) -> bool:
-        return self.network.layout.architecture.patterns is not None and self._visible(point) is not None
+        """Whether an attention tells how it compares keys; a single token has nothing to compare."""
+        return (
+            self.length > 1
+            and self.network.layout.architecture.patterns is not None
+            and self._visible(point) is not None
+        )
 
     def _alone(self, sublayer: Sublayer) -> bool:
         return self.state.calls.alone(sublayer.entrance)

@@ -63,29 +63,33 @@ class Table:
         self.shape = (examples, targets, sources)
         size = examples * targets * sources
         self._whole = like.new_zeros(size) if size <= DENSE else None
-        self._parts: list[Tensor] = []
+        self._parts = [(torch.zeros(0, dtype=torch.long, device=like.device), like.new_zeros(0))]
 
     def add(self, example: Tensor, target: Tensor, source: Tensor, weight: Tensor) -> None:
         """Add weights; all arguments have one shape."""
         index = (example * self.shape[1] + target) * self.shape[2] + source
         if self._whole is not None:
             self._whole.index_add_(0, index.flatten(), weight.flatten().to(self._whole))
-            return
-        size = self.shape[0] * self.shape[1] * self.shape[2]
-        self._parts.append(torch.sparse_coo_tensor(index.flatten()[None], weight.flatten(), (size,)).coalesce())
+        else:
+            self._parts.append(_summed(index.flatten(), weight.flatten()))
 
     def entries(self) -> tuple[Int[Tensor, "3 entry"], Float[Tensor, " entry"]]:
         """Example, target and source of every weight that is not zero, and the weight."""
         if self._whole is not None:
             flat = self._whole.nonzero()[:, 0]
             values = self._whole[flat]
-        elif self._parts:
-            summed = torch.stack(self._parts).sum(0).coalesce() if len(self._parts) > 1 else self._parts[0]
-            flat, values = summed.indices()[0], summed.values()
         else:
-            return torch.zeros(3, 0, dtype=torch.long), torch.zeros(0)
+            flat, values = _summed(*(torch.cat(parts) for parts in zip(*self._parts, strict=True)))
+            there = values != 0
+            flat, values = flat[there], values[there]
         _, targets, sources = self.shape
         return torch.stack([flat // (targets * sources), flat // sources % targets, flat % sources]), values
+
+
+def _summed(index: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights of each index together."""
+    index, place = index.unique(return_inverse=True)
+    return index, weight.new_zeros(len(index)).index_add_(0, place, weight)
 
 
 def join(down: Rows, up: Rows, length: int, table: Table) -> None:
@@ -143,7 +147,7 @@ def _multiply(c: Tensor, target: Tensor, v: Tensor, source: Tensor, example: Ten
     step = max(1, AT_ONCE // max(1, c.shape[1] * v.shape[1]))
     for start in range(0, len(c), step):
         here = slice(start, start + step)
-        weight = c[here] @ v[here].mT
+        weight = c[here] @ v[here].mT.to(c)
         there = ((target[here][:, :, None] >= 0) & (source[here][:, None, :] >= 0)).nonzero(as_tuple=True)
         table.add(
             example[here][there[0]], target[here][there[0], there[1]], source[here][there[0], there[2]], weight[there]

@@ -68,7 +68,9 @@ def seen(network: Network, sublayer: Sublayer, state: State, point: int) -> Seen
     one, length = scored[0], scored[0].key.shape[2]
     longest = int(state.calls.batch.lengths.argmax())  # a prompt of one token, padded, compares no two keys
     only = replace(one, **{name: getattr(one, name)[longest, None] for name in ("query", "key", "score", "pattern")})
-    slope = torch.full_like(told[0].pattern, scaling_of(_writer(network, sublayer), only))
+    slope = torch.zeros_like(told[0].pattern)
+    if length > 1:
+        slope = slope + scaling_of(_writer(network, sublayer), only)
     if one.softcap is not None:
         slope = slope * (1 - (one.score[..., :length] / one.softcap).square()).clamp_min(0)
     return Seen(one.query, one.key, told[0].value, told[0].pattern, slope, passed)

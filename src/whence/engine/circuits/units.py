@@ -29,6 +29,7 @@ from torch import Tensor
 from whence.components.encoder import Encoder
 from whence.components.lazy import Matrix, chunks, rows_of
 from whence.components.one_layer import weighted
+from whence.model.linear import accumulation_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +229,7 @@ class FeatureUnits:
 
     def cotangents(self, gradient: Tensor, gate: Tensor, at: Places) -> Cotangents:
         n, like = self.n_features, gradient
-        rows = at.of(gradient)
+        rows, gate = at.of(gradient), gate.to(gradient)
         read = torch.zeros(len(at), self.encoder.weight.shape[1], dtype=like.dtype, device=like.device)
         features, error = at.unit < n, at.unit == self.count - 1
         here = at.where(features)
@@ -268,6 +269,7 @@ class BlockUnits:
         return ("", None) if self.label is None else (self.label, unit)
 
     def split(self, own: Tensor, read: Tensor) -> Said:
+        own = own.to(accumulation_dtype(own.dtype))
         return Said(own.new_zeros(*own.shape[:-1], 0), own[..., None, :])
 
     def join(self, said: Said) -> Tensor:
