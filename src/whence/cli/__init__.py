@@ -11,7 +11,21 @@ from typing import Annotated
 
 import typer
 
-from whence.cli import check, demo, dictionary, dla, export, graph, intervene, merge, models, plan, show, verify
+from whence.cli import (
+    check,
+    circuit,
+    demo,
+    dictionary,
+    dla,
+    export,
+    graph,
+    intervene,
+    merge,
+    models,
+    plan,
+    show,
+    verify,
+)
 from whence.cli.errors import Commands
 
 app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
@@ -26,6 +40,7 @@ app.command("intervene")(intervene.intervene)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
 app.command("check")(check.check)
+app.add_typer(circuit.app, name="circuit")
 app.add_typer(dictionary.app, name="dictionary")
 
 

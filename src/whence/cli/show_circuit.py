@@ -22,8 +22,14 @@ def show_circuit(run: Path, key: str | None, rows: int, json: bool) -> None:
     circuit = CircuitData.load(run)
     if key is not None:
         _show_node(circuit, key, rows, json)
-    elif json:
-        print_json(_summary(circuit, rows))
+    else:
+        present(circuit, rows, json)
+
+
+def present(circuit: "CircuitData", rows: int, json: bool, **more: Any) -> None:
+    """The table, or one document with more in it."""
+    if json:
+        print_json(_summary(circuit, rows) | more)
     else:
         print_table(circuit.table(rows))
 

@@ -6,10 +6,9 @@ import typer
 
 from whence.cli.asking import dictionaries
 from whence.cli.console import print_json, progress_bar, say, stderr, stdout
-from whence.cli.loading import load
 from whence.cli.options import MODEL_HELP, Device, Dtype, Json, Revision, Run, Units
+from whence.cli.recorded import recorded_dictionary, recorded_model, stated
 from whence.cli.show import opened
-from whence.errors import FileFormatError
 
 if TYPE_CHECKING:
     from whence.components.sets import DictionarySet
@@ -42,14 +41,8 @@ def verify(
     from whence.verification.verify import verify as measured
 
     graph = opened(run, None)
-    about = graph.provenance
     stand_in = _dictionary(graph, dictionary, model)
-    found = load(
-        model or _stated(graph, "model"),
-        revision or (about.get("revision") if model is None else None),
-        device,
-        dtype or about.get("dtype"),
-    )
+    found = recorded_model(graph.provenance, model, revision, device, dtype)
     say("removing nodes, one by one")
     with progress_bar() as progress:
         report = measured(graph, found, stand_in, k=k, progress=progress)
@@ -72,12 +65,6 @@ def _finish(report: "VerificationReport", json: bool, **bounds: Any) -> None:
         raise typer.Exit(REFUTED) from None
 
 
-def _stated(graph: "Graph", name: str) -> Any:
-    if name not in graph.provenance:
-        raise FileFormatError(f"the graph does not say what its {name} is; give --{name}.")
-    return graph.provenance[name]
-
-
 def _dictionary(graph: "Graph", given: str | None, model: str | None) -> "DictionarySet | None":
     """The dictionary named, or the one that the graph was made with.
 
@@ -86,15 +73,5 @@ def _dictionary(graph: "Graph", given: str | None, model: str | None) -> "Dictio
     """
     if given is not None:
         return dictionaries(given, model or "")
-    about = _stated(graph, "dictionary")
-    if about["kind"] == "neurons":
-        return None
-    reference, revision = str(about["source"]), about["revision"]
-    found = dictionaries(reference if revision is None or "@" in reference else f"{reference}@{revision}", "")
-    now = None if found is None else found.describe()["fingerprint"]
-    if now != about["fingerprint"]:
-        raise FileFormatError(
-            f"the dictionary {reference} is not the one the graph was made with: its fingerprint is {now}, not "
-            f"{about['fingerprint']}. Give the right one as --dictionary."
-        )
-    return found
+    about = stated(graph.provenance, "dictionary")
+    return None if about["kind"] == "neurons" else recorded_dictionary(about)
