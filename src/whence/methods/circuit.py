@@ -103,32 +103,7 @@ def feature_circuit(
         refuse_flat(max(float(one.mean.abs().max()) for one in gathered), examples.measure.name)
         chosen = run.nodes(gathered)
         entries = run.edges(chosen, found) if edges else None
-    slotted = aggregate == "none"
-    parts = assemble(gathered, chosen, entries, run.all_totals(), edge_threshold, slotted)
-    said = run.completeness(gathered)
-    report: dict[str, float | int] = {"closed gates": run.closed} if edges else {}
-    if said:
-        report["largest completeness gap"] = max(abs(whole - effects) for effects, whole in said.values())
-    options = provenance(
-        model,
-        "feature_circuit",
-        dictionaries=describe(dictionaries),
-        metric=examples.measure.name,
-        effects=method,
-        steps=steps,
-        rule=rule,
-        baseline=start.kind,
-        aggregate=aggregate,
-        thresholds={"node": node_threshold, "edge": edge_threshold},
-        edges=edges,
-        edge_gradient=edge_gradient,
-        gate=gate,
-        norms="live",
-        attention="live",
-        completeness=said,
-        report=report,
-        cfg=network.sizes(model.d_model),
-    )
+    parts = assemble(gathered, chosen, entries, run.all_totals(), edge_threshold, aggregate == "none")
     return Circuit(
         nodes=parts.nodes,
         effects=parts.effects,
@@ -136,8 +111,35 @@ def feature_circuit(
         slots=examples.order,
         examples=len(examples),
         samples=parts.samples,
-        provenance=options,
+        provenance=provenance(
+            model,
+            "feature_circuit",
+            dictionaries=describe(dictionaries),
+            pairs=examples.about,
+            metric=examples.measure.name,
+            effects=method,
+            steps=steps,
+            rule=rule,
+            baseline=start.kind,
+            aggregate=aggregate,
+            thresholds={"node": node_threshold, "edge": edge_threshold},
+            edges=edges,
+            edge_gradient=edge_gradient,
+            gate=gate,
+            norms="live",
+            attention="live",
+            cfg=network.sizes(model.d_model),
+            **_reported(run.completeness(gathered), run.closed if edges else None),
+        ),
     )
+
+
+def _reported(completeness: dict[str, tuple[float, float]], closed: int | None) -> dict[str, Any]:
+    """What the estimates miss: sums of effects beside what whole sites do, and nodes that nothing flows into."""
+    report: dict[str, float | int] = {} if closed is None else {"closed gates": closed}
+    if completeness:
+        report["largest completeness gap"] = max(abs(whole - effects) for effects, whole in completeness.values())
+    return {"completeness": {site: list(both) for site, both in completeness.items()}, "report": report}
 
 
 def _check(

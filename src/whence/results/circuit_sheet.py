@@ -1,6 +1,7 @@
 """What every picture of a circuit says in words, whatever draws it: names of nodes, the title and the lines below."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from whence.results.circuit_names import unplaced
 from whence.results.circuit_parts import CircuitParts
@@ -21,7 +22,8 @@ def title(circuit: CircuitParts) -> str:
         'Circuit of logit difference in gpt2'
     """
     metric, model = (circuit.provenance.get(name) for name in ("metric", "model"))
-    return f"Circuit{f' of {metric}' if metric else ''}{f' in {model}' if model else ''}"
+    short = Path(model).name if model and Path(model).is_absolute() else model
+    return f"Circuit{f' of {metric}' if metric else ''}{f' in {short}' if short else ''}"
 
 
 def size(circuit: CircuitParts) -> str:

@@ -17,10 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.engine.circuits.ablation import Run
+from whence.engine.circuits.listening import Ends, Group, Sources, Wiring, upstream
 from whence.engine.circuits.network import CircuitSite, Network, Values
 from whence.engine.circuits.state import repeated
 from whence.engine.circuits.units import Said
-from whence.engine.circuits.listening import Ends, Group, Sources, Wiring, upstream
 from whence.errors import UnsupportedModelError
 from whence.model.calls import Calls
 

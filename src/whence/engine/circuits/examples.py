@@ -38,6 +38,7 @@ class Examples:
     measure: Measure
     slots: tuple[tuple[int, ...], ...]  # of every token
     order: tuple[str, ...]  # names of slots; empty where positions are summed
+    about: dict[str, Any]  # where they come from, for the record
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -81,7 +82,8 @@ def examples_of(model: Model, clean: Any, patch: Any, metric: Any, *, aligned: b
         _refuse_unequal(rows, others)
     measure = measure_of(model, metric, pairs, len(rows))
     slots, order = _slots(rows, pairs, aligned)
-    return Examples(model, rows, others, measure, slots, order)
+    about = {} if pairs is None else {"source": pairs.source, "dropped": dict(pairs.dropped)}
+    return Examples(model, rows, others, measure, slots, order, {"count": len(rows), **about})
 
 
 def _rows(model: Model, prompts: Any) -> tuple[tuple[int, ...], ...]:

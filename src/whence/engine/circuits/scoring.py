@@ -23,9 +23,9 @@ from whence.engine.circuits.ablation_edges import EdgeChoice
 from whence.engine.circuits.baseline import baseline_of
 from whence.engine.circuits.choosing import network_of
 from whence.engine.circuits.examples import Examples, examples_of
+from whence.engine.circuits.listening import wiring_of
 from whence.engine.circuits.network import CircuitSite, Network
 from whence.engine.circuits.selecting import Placed, placed, slots_of
-from whence.engine.circuits.listening import wiring_of
 from whence.model.model import Model
 from whence.progress import Progress
 from whence.results.circuit_faithfulness import CircuitScore, Kind
