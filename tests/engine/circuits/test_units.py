@@ -6,7 +6,9 @@ import torch
 from circuit_cases import random_saes, random_transcoders
 from circuit_parts import Features
 from whence.components.activation import Activation
-from whence.engine.circuits.units import BlockUnits, FeatureUnits, Places, Units, places_of
+from whence.engine.circuits.block_units import BlockUnits
+from whence.engine.circuits.feature_units import FeatureUnits
+from whence.engine.circuits.units import Places, Units, places_of
 
 TOP, JUMP = Activation("topk", k=3), Activation("jumprelu", threshold=torch.tensor(0.4))
 ACTIVATIONS = {"relu": Activation("relu"), "topk": TOP, "jumprelu": JUMP}

@@ -19,8 +19,9 @@ from whence.components.sae import SAE
 from whence.components.sets import DictionarySet, as_dictionary_set
 from whence.components.sites import place_name
 from whence.components.transcoder import Transcoder
+from whence.engine.circuits.block_units import BlockUnits
+from whence.engine.circuits.feature_units import FeatureUnits
 from whence.engine.circuits.network import CircuitSite, Network
-from whence.engine.circuits.units import BlockUnits, FeatureUnits
 from whence.errors import UnsupportedModelError
 from whence.model.linear import width_into
 from whence.model.model import Model
