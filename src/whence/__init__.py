@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from whence.methods.graph import attribution_graph, attribution_graphs
     from whence.methods.head_loadings import head_loadings
     from whence.methods.lens import LogitLens, logit_lens
+    from whence.methods.local_edges import local_edges
+    from whence.methods.local_edges_object import LocalEdges
     from whence.methods.plan import GraphPlan, plan_graph
     from whence.methods.qk import qk_attribution
     from whence.model.model import Model
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from whence.results.graph import Graph
     from whence.results.head_loadings import HeadLoadings
     from whence.results.keys import Edge, LogitTarget, Node
+    from whence.results.local_edges import EdgeEffects, EdgeGradients, IndirectEffects
     from whence.results.qk import QKAttribution
     from whence.results.scores import Scores
     from whence.targets.attribution import AttributionTargets
@@ -51,13 +54,17 @@ _HOME = {
     "CrossLayerTranscoder": "components.cross_layer",
     "CustomTarget": "targets.custom",
     "Edge": "results.keys",
+    "EdgeEffects": "results.local_edges",
+    "EdgeGradients": "results.local_edges",
     "FileFormatError": "errors",
     "Freeze": "interventions.session",
     "Graph": "results.graph",
     "GraphPlan": "methods.plan",
     "HeadLoadings": "results.head_loadings",
+    "IndirectEffects": "results.local_edges",
     "Intervention": "interventions.kinds",
     "LedgerError": "errors",
+    "LocalEdges": "methods.local_edges_object",
     "LogitLens": "methods.lens",
     "LogitTarget": "results.keys",
     "Model": "model.model",
@@ -87,6 +94,7 @@ _HOME = {
     "kl_divergence": "targets.specs",
     "load_dictionary": "components.loading",
     "load_pairs": "targets.pair_files",
+    "local_edges": "methods.local_edges",
     "log_probability": "targets.specs",
     "logit_difference": "targets.specs",
     "logit_lens": "methods.lens",
@@ -109,13 +117,17 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "CrossLayerTranscoder",
     "CustomTarget",
     "Edge",
+    "EdgeEffects",
+    "EdgeGradients",
     "FileFormatError",
     "Freeze",
     "Graph",
     "GraphPlan",
     "HeadLoadings",
+    "IndirectEffects",
     "Intervention",
     "LedgerError",
+    "LocalEdges",
     "LogitLens",
     "LogitTarget",
     "Model",
@@ -144,6 +156,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "kl_divergence",
     "load_dictionary",
     "load_pairs",
+    "local_edges",
     "log_probability",
     "logit_difference",
     "logit_lens",

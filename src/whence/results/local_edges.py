@@ -42,7 +42,7 @@ class _OneEach(LocalNumbers):
             ValueError: No such unit, position or example.
 
         Example:
-            >>> effects.at(example=0, target="1.resid_post.feature:7@3", source="0.resid_post.error@3")  # doctest: +SKIP
+            >>> effects.at(example=0, target="metric", source="3.resid_post.error@5")  # doctest: +SKIP
             -0.0312
         """
         return float(self.value[self._chosen(example, target, source)].sum())
@@ -60,6 +60,7 @@ class EdgeEffects(_OneEach):
     """
 
     MEANING: ClassVar[str] = "one number for each unit of the source, its difference contracted"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IndirectEffects(_OneEach):

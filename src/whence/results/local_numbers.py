@@ -123,9 +123,10 @@ class LocalNumbers:
             )
 
     def _merged(self: Made) -> Made:
-        """One entry for each place."""
+        """One entry for each place with a number."""
         flat, place = self._flat().unique(return_inverse=True)
         value = self.value.new_zeros(len(flat)).index_add_(0, place, self.value)
+        flat, value = flat[value != 0], value[value != 0]
         sizes = [len(labels) for labels in self.axes.values()]
         strides = [prod(sizes[at + 1 :]) for at in range(len(sizes))]
         rows = [flat // stride % size for stride, size in zip(strides, sizes, strict=True)]
@@ -142,7 +143,7 @@ class LocalNumbers:
     def _chosen(self, example: int | None, target: str | None, source: str | None) -> Bool[Tensor, " entry"]:
         """Which entries a user means by an example and the keys of two ends."""
         here = self._at_example(example)
-        if target != "metric":
+        if (target, self.ends.target) != ("metric", "metric"):
             here = here & self._at_end("target", self.ends.target, target, example)
         return here & self._at_end("source", self.ends.source, source, example)
 
@@ -185,7 +186,7 @@ class LocalNumbers:
         if found:
             return torch.tensor(found)
         near = get_close_matches(key, labels, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"they are {labels[0]} ... {labels[-1]}."
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {len(labels)}: {', '.join(labels[:3])} ..."
         raise ValueError(f"{end}={key!r} is no unit of {site} here; {hint}")
 
     def _row(self, axis: str) -> Tensor:
