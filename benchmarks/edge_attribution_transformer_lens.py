@@ -76,7 +76,9 @@ class Sides:
             found[f"{layer}.mlp"] = torch.einsum("bpd,bpwd->w", gradient, delta[:, :, : before + self.heads])
         gradient = here.gradients[f"blocks.{self.layers - 1}.hook_resid_post"]
         found["metric"] = torch.einsum("bpd,bpwd->w", gradient, delta)
-        return {key: torch.nn.functional.pad(row, (0, self.writers - len(row))) / len(ids) for key, row in found.items()}
+        return {
+            key: torch.nn.functional.pad(row, (0, self.writers - len(row))) / len(ids) for key, row in found.items()
+        }
 
 
 def main() -> None:

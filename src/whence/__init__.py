@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from whence.methods.circuit_object import Circuit
     from whence.methods.direct import direct_logit_attribution
     from whence.methods.direct import direct_logit_attribution as dla
+    from whence.methods.edge_attribution import edge_attribution
     from whence.methods.graph import attribution_graph, attribution_graphs
     from whence.methods.head_loadings import head_loadings
     from whence.methods.lens import LogitLens, logit_lens
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from whence.methods.qk import qk_attribution
     from whence.model.model import Model
     from whence.model.offload import offloaded
+    from whence.results.circuit_faithfulness import CircuitScore
+    from whence.results.circuit_sweep import CircuitSweep
     from whence.results.graph import Graph
     from whence.results.head_loadings import HeadLoadings
     from whence.results.keys import Edge, LogitTarget, Node
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
 _HOME = {
     "AttributionTargets": "targets.attribution",
     "Circuit": "methods.circuit_object",
+    "CircuitScore": "results.circuit_faithfulness",
+    "CircuitSweep": "results.circuit_sweep",
     "CrossLayerTranscoder": "components.cross_layer",
     "CustomTarget": "targets.custom",
     "Edge": "results.keys",
@@ -87,6 +92,7 @@ _HOME = {
     "concept_direction": "targets.concepts",
     "direct_logit_attribution": "methods.direct",
     "dla": "methods.direct",
+    "edge_attribution": "methods.edge_attribution",
     "feature_circuit": "methods.circuit",
     "generate": "interventions.generating",
     "head_loadings": "methods.head_loadings",
@@ -114,6 +120,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "SAE",
     "AttributionTargets",
     "Circuit",
+    "CircuitScore",
+    "CircuitSweep",
     "CrossLayerTranscoder",
     "CustomTarget",
     "Edge",
@@ -149,6 +157,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "concept_direction",
     "direct_logit_attribution",
     "dla",
+    "edge_attribution",
     "feature_circuit",
     "generate",
     "head_loadings",

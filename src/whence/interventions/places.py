@@ -178,4 +178,3 @@ def _unit(layout: Layout, node: Node, layer: int) -> Place:
         raise ValueError(f"{node}: the layer has units 0 to {units // width - 1}")
     channels = node.index if width == 1 else slice(node.index * width, (node.index + 1) * width)
     return SitePlace(Site(Spot(writer.write, before=True)), channels)
-
