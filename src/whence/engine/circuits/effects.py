@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from whence.engine.circuits.measure import Measure
+from whence.engine.circuits.measure import Measure, metric_of
 from whence.engine.circuits.network import CircuitSite, Network
 from whence.engine.circuits.state import State, repeated, resumed
 from whence.engine.circuits.units import Said, places_of, turns
@@ -44,8 +44,8 @@ class Asked:
 
     def metric(self, calls: Calls, final: Tensor) -> Float[Tensor, " n"]:
         """The metric of final streams: the batch's, once or several times over."""
-        logits = _wide(self.network.logits(calls, final))
-        return self.measure.of(logits, self.example.repeat(len(final) // len(self.example)))
+        example = self.example.repeat(len(final) // len(self.example))
+        return metric_of(self.network, self.measure, calls, final, example)
 
     def moved(self, site: CircuitSite) -> Tensor:
         """What a whole site's difference writes."""

@@ -14,7 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from whence.engine.circuits.network import Network
 from whence.errors import WhenceError
+from whence.model.calls import Calls
+from whence.model.linear import accumulation_dtype
 from whence.model.model import Model
 from whence.targets.pairs import Pairs
 from whence.targets.resolve import MetricTargets, TokenTargets, resolve
@@ -30,6 +33,22 @@ class Measure:
     def of(self, logits: Float[Tensor, "n vocab"], example: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """The metric of these logits, which belong to these examples of the whole set."""
         return self.function(logits, example)
+
+
+def metric_of(
+    network: Network, measure: Measure, calls: Calls, final: Float[Tensor, "n pos d_model"], example: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """The metric of final streams, in the accumulation dtype.
+
+    Args:
+        network: reads the logits.
+        measure: the metric.
+        calls: of the batch.
+        final: the stream that the final norm reads.
+        example: the examples' numbers in the whole set.
+    """
+    logits = network.logits(calls, final)
+    return measure.of(logits.to(accumulation_dtype(logits.dtype)), example)
 
 
 def answers_measure(clean: Int[Tensor, " example"], patch: Int[Tensor, " example"] | None) -> Measure:
