@@ -7,6 +7,7 @@ import torch
 
 import whence
 from circuit_cases import random_saes, random_transcoders, small
+from whence.engine.circuits.checks import counts
 from whence.errors import WhenceError
 from whence.methods.circuit import feature_circuit
 from whence.targets.pairs import Pairs
@@ -29,12 +30,20 @@ WIDE = torch.ones(32, dtype=torch.float64)
         ({"baseline": {"2.resid_post": WIDE}}, "vectors for 2.resid_post; the circuit's sites are embed, 0.resid_post"),
         ({"baseline": {"1.resid_post": WIDE[:3]}}, r"1.resid_post: give one finite vector of width 32, not \[3\]"),
         ({"baseline": {"1.resid_post": WIDE / 0}}, "1.resid_post: give one finite vector of width 32"),
+        ({"clean": []}, "no prompt was given; a circuit needs at least one"),
+        ({"clean": Pairs(((5, 9),), None, (99,), None)}, "token id 99"),
         ({"patch": [[5, 10, 30]]}, "clean= is Pairs, which hold their patch prompts; leave patch= out"),
     ],
 )
 def test_settings_that_cannot_be_meant(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        feature_circuit(small("gpt2"), SAES, PAIRS, **settings)
+        feature_circuit(small("gpt2"), SAES, **({"clean": PAIRS} | settings))
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size"])
+def test_half_a_step(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"{name}=2\.5; it is a whole number, at least 1"):
+        counts(**{name: 2.5})
 
 
 def test_a_baseline_of_another_type() -> None:
@@ -80,7 +89,11 @@ def test_prompts_that_do_not_go_together(
             ValueError,
             "a set holds one dictionary a layer",
         ),
-        (["attn", "attn.head"], ValueError, "0.attn and 0.attn are the same place of the model, or two depths"),
+        (
+            ["attn", "attn.head"],
+            ValueError,
+            "0.attn.head and 0.attn are units of one place of the model, or of two depths",
+        ),
         (random_saes([5], {"resid_post": 32}), ValueError, "5"),
     ],
 )
@@ -103,6 +116,6 @@ def test_words_that_are_none_of_the_choices() -> None:
 
 def test_a_baseline_that_is_the_clean_run_has_no_effects() -> None:
     with pytest.raises(
-        WhenceError, match=r"no unit has an effect on logit difference: .*choose another metric or base"
+        WhenceError, match=r"no unit has an effect on logit\[.*\] - logit\[.*\]: .*choose another metric or base"
     ):
         feature_circuit(small("gpt2"), SAES, [[5, 9]], [[5, 9]], whence.logit_difference(7, 5))

@@ -167,3 +167,26 @@ def test_errors_act_on_what_follows_them() -> None:
         *out_of
     }
     assert max(map(abs, out_of.values())) > 1e-2
+
+
+def test_with_vectors_for_some_sites_the_others_follow_them() -> None:
+    circuit = found(baseline={"0.resid_post": torch.ones(32, dtype=torch.float64)})
+    both = circuit.provenance["completeness"]["0.resid_post"]
+    assert circuit.effects[-1].item() == pytest.approx(both[1], rel=1e-6)
+    assert abs(both[1]) > 1e-3
+
+
+def test_embeddings_alone_take_one_vector() -> None:
+    circuit = feature_circuit(
+        small("gpt2"), ["embed"], PAIRS, baseline=torch.ones(32, dtype=torch.float64), node_threshold=0.0
+    )
+    assert [str(node) for node in circuit.nodes] == ["embed", "metric"]
+
+
+def test_a_result_names_the_tokens_it_explains() -> None:
+    circuit = feature_circuit(small("gpt2"), SAES, [[5, 9]], None, whence.logit_difference(7, 5), node_threshold=0.0)
+    assert circuit.provenance["metric"] == "logit['7'] - logit['5']"
+
+
+def test_effects_by_patching_are_also_compared_with_whole_sites() -> None:
+    assert set(found(method="exact").provenance["completeness"]) >= {"embed", SITE}

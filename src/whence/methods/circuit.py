@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from whence.engine.circuits.assembling import assemble
 from whence.engine.circuits.baseline import baseline_of
+from whence.engine.circuits.checks import counts, one_of
 from whence.engine.circuits.choosing import describe, network_of
 from whence.engine.circuits.discovery import Discovery, Settings
 from whence.engine.circuits.effects import Method, Rule
@@ -153,19 +154,16 @@ def _check(
     gate: str,
     batch_size: int,
 ) -> None:
-    words = {
-        "method": (method, ("gradient", "integrated_gradients", "exact")),
-        "rule": (rule, ("midpoint", "left")),
-        "aggregate": (aggregate, ("sum", "none")),
-        "edge_gradient": (edge_gradient, ("gradient", "integrated_gradients")),
-        "gate": (gate, ("aggregate", "per_example")),
-    }
-    for name, (given, known) in words.items():
-        if given not in known:
-            raise ValueError(f"{name}={given!r}; it is one of {', '.join(known)}")
+    one_of(
+        {
+            "method": (method, ("gradient", "integrated_gradients", "exact")),
+            "rule": (rule, ("midpoint", "left")),
+            "aggregate": (aggregate, ("sum", "none")),
+            "edge_gradient": (edge_gradient, ("gradient", "integrated_gradients")),
+            "gate": (gate, ("aggregate", "per_example")),
+        }
+    )
+    counts(steps=steps, batch_size=batch_size)
     for name, number in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):
         if not 0 <= number < float("inf"):
             raise ValueError(f"{name}={number}; it is a size that effects must exceed, at least 0")
-    for name, count in (("steps", steps), ("batch_size", batch_size)):
-        if count < 1:
-            raise ValueError(f"{name}={count}; it is at least 1")

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from whence.engine.circuits.baseline import baseline_of
+from whence.engine.circuits.checks import counts
 from whence.engine.circuits.choosing import network_of
 from whence.engine.circuits.discovery import Discovery, Settings
-from whence.engine.circuits.effects import contracted, gradients
 from whence.engine.circuits.examples import examples_of
 from whence.engine.circuits.local import Local
-from whence.engine.circuits.nodes import Gathered
+from whence.engine.circuits.measure import refuse_flat
 from whence.methods.local_edges_object import LocalEdges
 from whence.model.model import Model
 from whence.progress import Progress, silent
@@ -56,6 +56,7 @@ def local_edges(
     Raises:
         ValueError, TypeError: an argument that cannot be meant.
         UnsupportedModelError: a model that is no sum of sublayers.
+        WhenceError: no unit has any effect.
 
     Example:
         >>> import whence
@@ -67,32 +68,20 @@ def local_edges(
     """
     if nodes is not None and not 0 <= nodes < float("inf"):
         raise ValueError(f"nodes={nodes}; it is a size that effects must exceed, at least 0, or None for every unit")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; it is at least 1")
+    counts(batch_size=batch_size)
     examples = examples_of(model, clean, patch, metric, aligned=False)
     network = network_of(model, dictionaries)
     baseline = baseline if baseline is not None else "zero" if examples.patch is None else "patch"
     settings = Settings("gradient", 1, "midpoint", nodes or 0.0, "aggregate", "gradient", batch_size)
     with network.running():
-        run = Discovery(network, examples, baseline_of(network, examples, baseline, batch_size), settings, progress)
-        parts, gathered = _looked(run)
+        start = baseline_of(network, examples, baseline, batch_size)
+        run = Discovery(network, examples, start, settings, progress, keep=True)
+        gathered, found = run.effects()
+    refuse_flat(max(float(one.mean.abs().max()) for one in gathered), examples.measure.name)
+    parts = tuple(Local(one.asked, one.gradient, one.metric) for one in found if one.asked is not None)
     if nodes is None:
         chosen = {site: torch.arange(site.units.count) for site in network.sites}
     else:
         chosen = {one.site: one.unit for one in run.nodes(gathered)}
     return LocalEdges(network, parts, chosen, tuple(map(len, examples.clean)))
 
-
-def _looked(run: Discovery) -> tuple[tuple[Local, ...], list[Gathered]]:
-    """The examples with the metric's gradients, and the effects of all units."""
-    examples, found = run.examples, list[Local]()
-    gathered = [Gathered(site, examples.n_slots, len(examples)) for site in run.network.sites]
-    for part in examples.parts(run.settings.batch_size):
-        asked = run.asked(part)
-        gradient, metric = gradients(asked)
-        effect = contracted(asked, gradient)
-        for one in gathered:
-            one.add(part, effect[one.site], 0.0)
-        found.append(Local(asked, gradient, metric))
-        run.progress("gradients", int(part.example[-1]) + 1, len(examples))
-    return tuple(found), gathered

@@ -45,8 +45,12 @@ def test_a_description_names_every_dictionary() -> None:
     [
         ("heads", ValueError, "names 'heads'; units of the model's own are attn.head, mlp.neuron, attn, mlp, embed"),
         (7, TypeError, "dictionaries= is int; it takes dictionaries, sets of them"),
-        (["attn", "attn.head"], ValueError, "0.attn and 0.attn are the same place of the model"),
-        ([*random_saes([0], {"resid_post": 32}), *random_saes([1], {"resid_pre": 32})], ValueError, "the same place"),
+        (["attn", "attn.head"], ValueError, "0.attn.head and 0.attn are units of one place"),
+        (
+            [*random_saes([0], {"resid_post": 32}), *random_saes([1], {"resid_pre": 32})],
+            ValueError,
+            "units of one place",
+        ),
         (random_saes([1], {"mlp_out": 32}) * 2, ValueError, "layer"),
         (random_saes([7], {"mlp_out": 32}), ValueError, "layer"),
         (random_saes([0], {"resid_post": 16}), ValueError, "16"),

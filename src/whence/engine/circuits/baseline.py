@@ -34,6 +34,10 @@ class Baseline:
     means: BySlot | None = None
     vectors: Mapping[CircuitSite, Tensor] | None = None
 
+    def moves(self, site: CircuitSite) -> bool:
+        """Whether a site has a baseline at all."""
+        return self.vectors is None or site in self.vectors
+
     def delta(self, network: Network, part: Part, clean: State) -> dict[CircuitSite, Said]:
         """Baseline minus clean, of what the units of every site say."""
         return {site: said.minus(clean.said[site]) for site, said in self.said(network, part, clean).items()}
@@ -80,7 +84,7 @@ def baseline_of(network: Network, examples: Examples, given: Any, batch_size: in
 
 def _vectors(network: Network, given: Any) -> dict[CircuitSite, Tensor]:
     if isinstance(given, Tensor):
-        chosen = [site for site in network.sites if site.layer is not None]
+        chosen = [site for site in network.sites if site.layer is not None] or list(network.sites)
         if len(chosen) != 1:
             keys = ", ".join(site.key for site in chosen)
             raise ValueError(

@@ -182,7 +182,13 @@ class _Chooser:
         place = site.point if site.sublayer is None else site.sublayer
         if place in taken:
             raise ValueError(
-                f"{site.key} and {taken[place].key} are the same place of the model, or two depths of one sublayer; "
-                "a circuit's units are split there in one way: give one of them"
+                f"{_named(site)} and {_named(taken[place])} are units of one place of the model, or of two depths of "
+                "one sublayer, which a circuit splits in one way: give one of them"
             )
         taken[place] = site
+
+
+def _named(site: CircuitSite) -> str:
+    """A site with what its units are: `0.attn.head`."""
+    end = site.units.name(0)[0]
+    return f"{site.key}.{end}" if end else site.key

@@ -24,6 +24,7 @@ from whence.engine.circuits.effects import (
     Asked,
     Method,
     Rule,
+    at_baseline,
     contracted,
     exact,
     gradients,
@@ -58,7 +59,7 @@ class Found:
     """What the first pass leaves of some examples."""
 
     part: Part
-    asked: Asked | None  # None: to be run again, rather than hold what every unit says on all examples
+    asked: Asked | None  # None: to be run again
     gradient: dict[CircuitSite, Tensor]
     metric: Tensor
     passing: dict[CircuitSite, Tensor] | None  # where units exceed the threshold, if that is asked
@@ -83,6 +84,7 @@ class Discovery:
     baseline: Baseline
     settings: Settings
     progress: Progress
+    keep: bool = False  # hold what every unit says on all examples, rather than run them again
     total: list[Tensor] = field(default_factory=list[Tensor])  # effect of everything at its baseline, by example
     whole: dict[CircuitSite, Tensor] = field(default_factory=dict[CircuitSite, Tensor])  # ... of one whole site, summed
     closed: int = 0  # nodes that are features and whose gate is open nowhere at the clean point
@@ -102,7 +104,8 @@ class Discovery:
             self._totals(asked)
             over = {site: effect[site].abs() > self.settings.node_threshold for site in gathered}
             passing = over if self.settings.gate == "per_example" else None
-            found.append(Found(part, asked if len(part.example) == count else None, gradient, metric, passing))
+            kept = asked if self.keep or len(part.example) == count else None
+            found.append(Found(part, kept, gradient, metric, passing))
         return list(gathered.values()), found
 
     def _effect(self, asked: Asked, gradient: dict[CircuitSite, Tensor]) -> dict[CircuitSite, Tensor]:
@@ -118,13 +121,10 @@ class Discovery:
     @torch.no_grad()
     def _totals(self, asked: Asked) -> None:
         """What the metric does when everything, or one whole site, goes to the baseline."""
-        calls, clean = asked.clean.calls, asked.metric(asked.clean.calls, asked.clean.final)
-        away = {site: asked.clean.own[site] + asked.moved(site) for site in self.network.sites}
-        final = self.network.run(calls, calls.embedded, held=away)
-        self.total.append((asked.metric(calls, final) - clean).double().cpu())
-        if self.settings.method != "exact":
-            for site, change in whole_site(asked).items():
-                self.whole[site] = self.whole.get(site, torch.zeros(())) + change.double().sum().cpu()
+        moving = [site for site in self.network.sites if self.baseline.moves(site)]
+        self.total.append(at_baseline(asked, moving).double().cpu())
+        for site, change in whole_site(asked).items():
+            self.whole[site] = self.whole.get(site, torch.zeros(())) + change.double().sum().cpu()
 
     # ------------------------------------------------------------ second pass
     def nodes(self, gathered: list[Gathered]) -> list[Chosen]:
@@ -159,15 +159,15 @@ class Discovery:
     ) -> list[tuple[Tensor, ...]]:
         metric = sum(map(len, by_site.values()))
         entries: list[tuple[Tensor, ...]] = []
-        states = list(self._states(asked))
-        for state in states:
+        steps = 1 if self.settings.edge_gradient == "gradient" else self.settings.steps
+        for state in self._states(asked):
             linear = Linear(self.network, state, one.gradient, one.metric, asked.delta, kept)
             for (target, source), table in direct_edges(linear).items():
                 index, weight = table.entries()
                 index = index.cpu()
                 to = torch.full_like(index[1], metric) if target is None else index[1] + by_site[target].first
                 example = one.part.example.cpu()[index[0]]
-                entries.append((example, to, index[2] + by_site[source].first, weight.double().cpu() / len(states)))
+                entries.append((example, to, index[2] + by_site[source].first, weight.double().cpu() / steps))
         return entries
 
     def _states(self, asked: Asked) -> Iterator[State]:

@@ -11,7 +11,7 @@ Effects are [example, pos, unit]. The gap of completeness compares their sum ove
 the whole site goes to the baseline. Knows nothing of edges.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,6 +125,15 @@ def _patched(asked: Asked, again: Calls, site: CircuitSite, clean: Tensor, rows:
         effects[now.example, now.position, now.unit] = (moved[lines] - clean[now.example]).to(effects)
         progress(site, min(start + rows, last), last)
     return effects
+
+
+@torch.no_grad()
+def at_baseline(asked: Asked, sites: Iterable[CircuitSite]) -> Float[Tensor, " example"]:
+    """What the metric does when these sites go to the baseline together; what has no baseline follows them."""
+    calls, state = asked.clean.calls, asked.clean
+    away = {site: state.own[site] + asked.moved(site).to(state.own[site]) for site in sites}
+    final = asked.network.run(calls, calls.embedded, held=away)
+    return asked.metric(calls, final) - asked.metric(calls, state.final)
 
 
 @torch.no_grad()

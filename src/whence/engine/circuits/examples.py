@@ -87,7 +87,10 @@ def examples_of(model: Model, clean: Any, patch: Any, metric: Any, *, aligned: b
 
 
 def _rows(model: Model, prompts: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(row) for row in token_rows(prompts, model.tokenizer))
+    rows = tuple(tuple(row) for row in token_rows(prompts, model.tokenizer))
+    if not any(rows):
+        raise ValueError("no prompt was given; a circuit needs at least one")
+    return rows
 
 
 def _refuse_unequal(rows: tuple[tuple[int, ...], ...], others: tuple[tuple[int, ...], ...]) -> None:

@@ -87,23 +87,23 @@ def measure_of(model: Model, metric: Any, pairs: Pairs | None, examples: int) ->
                 "metric=None explains the pairs' own answers, and the prompts have none; give a metric such as "
                 "whence.logit_difference(' are', ' is'), or Pairs"
             )
-        answers = (None if one is None else torch.tensor(one) for one in (pairs.clean_answers, pairs.patch_answers))
-        clean, patch = answers
-        assert clean is not None
-        return answers_measure(clean, patch)
+        patch = pairs.patch_answers
+        for token in {*pairs.clean_answers, *(patch or ())}:
+            model.token_id(token)  # names one that the model has no logit for
+        return answers_measure(torch.tensor(pairs.clean_answers), None if patch is None else torch.tensor(patch))
     found = resolve(model, examples, 1, metric)
     if isinstance(found, MetricTargets) and len(found.functions) == 1:
         (function,), (name,) = found.functions, found.labels
         return Measure(name, lambda logits, _: function(logits[:, None])[:, 0])
     if isinstance(found, TokenTargets) and found.ids.shape[2] == 1:
-        return _tokens(found, examples)
+        return _tokens(model, found, examples)
     raise ValueError(
         f"metric={metric!r} is not one number of the logits; give one token, a logit_difference, or a function of one "
         "position's logits"
     )
 
 
-def _tokens(found: TokenTargets, examples: int) -> Measure:
+def _tokens(model: Model, found: TokenTargets, examples: int) -> Measure:
     """A logit, or the difference of two."""
     answers = found.ids[:, 0, 0].expand(examples)
     foils = None if found.foils is None else found.foils[:, 0, 0].expand(examples)
@@ -113,7 +113,13 @@ def _tokens(found: TokenTargets, examples: int) -> Measure:
         right = logits[line, answers.to(logits.device)[example]]
         return right if foils is None else right - logits[line, foils.to(logits.device)[example]]
 
-    return Measure("logit" if foils is None else "logit difference", function)
+    sides = [_named(model, side) for side in (answers, foils) if side is not None]
+    return Measure(" - ".join(sides), function)
+
+
+def _named(model: Model, tokens: Int[Tensor, " example"]) -> str:
+    one = bool((tokens == tokens[0]).all())
+    return f"logit[{model.token_text(int(tokens[0]))!r}]" if one else "logit[each prompt's own]"
 
 
 def refuse_flat(effects: float, name: str) -> None:

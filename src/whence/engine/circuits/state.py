@@ -5,7 +5,6 @@ intermediate outputs held at once, which is what a direct edge is about. Cost: o
 dictionary. Knows nothing of metrics.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +73,7 @@ def resumed(network: Network, calls: Calls, state: State, site: CircuitSite, val
     if site.sublayer is None:
         stream = value if not site.embedding or calls.position is None else value + calls.position
         return network.run(calls, stream.to(state.streams[site.point]), site.point)
-    tail: Callable[[Tensor], Tensor] = lambda x: site.sublayer.tail(x.to(state.own[site]), site.depth)  # type: ignore[union-attr]  # noqa: E731
-    rest = state.streams[site.point + 1] - tail(state.own[site])
+    sublayer, own = site.sublayer, state.own[site]
+    rest = state.streams[site.point + 1] - sublayer.tail(own, site.depth)
     # A site at the next point holds nothing here: its own value is not what the metric is asked about.
-    return network.run(calls, rest.repeat(times, 1, 1) + tail(value), site.point + 1)
+    return network.run(calls, rest.repeat(times, 1, 1) + sublayer.tail(value.to(own), site.depth), site.point + 1)
