@@ -4,8 +4,8 @@
 
 The circuit is found on pairs of sentences that differ in the subject's number, and then checked on other sentences, of
 pairs of nouns that the model never saw as subject and distractor: everything outside the circuit says what it says on
-average, and the metric should stay what it was. Runs in half a minute on one core, and
-writes the circuit and a page to look at it:
+average, and the metric should stay what it was. Runs in half a minute on one core, and writes the
+circuit and a page to look at it:
 
     python examples/agreement_circuit.py runs/agreement
 """

@@ -2,6 +2,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,9 +15,9 @@ import whence as library
 from whence.cli import app, circuit_eval, circuit_find, circuit_options
 from whence.demo.grammar import AGREEMENT_KINDS
 from whence.demo.pairs import agreement_pairs
+from whence.engine.ablations.scoring import Ablation, Embeddings, Errors
 from whence.engine.circuits import baseline, choosing
 from whence.engine.circuits.effects import Method, Rule
-from whence.engine.circuits.scoring import Ablation, Embeddings, Errors
 from whence.methods import circuit_evaluation
 from whence.methods.circuit_object import Circuit
 
@@ -147,7 +148,8 @@ def test_pairs_come_from_a_file_with_what_is_left_out_counted(whence: Whence, tm
     pairs = ("--pairs", str(file), "--slots", "rc")
     result = whence("circuit", *pairs, *MLP, "--method", "gradient", "-o", str(tmp_path / "run"))
     assert result.exit_code == 0, result.stderr
-    assert "pairs.json: 1 pairs left out: " in result.stderr
+    assert "pairs.json: 1 pair left out: " in result.stderr
+    assert "over 4 pairs" in result.stderr
     assert same(Circuit.load(tmp_path / "run"), made(method="gradient"))
     assert f"eval {tmp_path}/run {' '.join(pairs)}\n" in result.stdout
 
@@ -244,6 +246,39 @@ def test_stability_is_that_of_the_library(whence: Whence, found: Path) -> None:
     said = json.loads(whence(*asked, "--json", "--rows", "2").stdout)
     assert tuple(said["edges_jaccard"]) == wanted.edge_jaccard
     assert len(said["nodes"]) == 2
+    edges = [str(wanted.ends(edge)) for edge in wanted.edge.strongest(2)]
+    assert list(said["edges"]) == edges
+    numbers = dict(zip(("weight", "low", "high", "kept"), wanted.edge.of(wanted.edge.strongest(1)[0]), strict=True))
+    assert said["edges"][edges[0]] == numbers
+    assert edges[0] in whence(*asked, "--rows", "1").stdout
+
+
+def test_stability_is_of_the_circuits_own_rule_or_refused(whence: Whence, found: Path, tmp_path: Path) -> None:
+    circuit = Circuit.load(found)
+    top, gated = (str(tmp_path / name) for name in ("top", "gated"))
+    circuit.top(3).save(top)
+    replace(circuit, provenance=circuit.provenance | {"gate": "per_example"}).save(gated)
+    said = json.loads(whence("circuit", "stability", top, "--resamples", "20", "--json").stdout)
+    assert said["top"] == 3
+    result = whence("circuit", "stability", gated)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "thresholds on means" in result.stderr
+    assert whence("circuit", "stability", gated, "--node-threshold", "0.5", "--resamples", "20").exit_code == 0
+
+
+def test_one_pair_is_no_pairs(whence: Whence, found: Path) -> None:
+    result = whence("circuit", "eval", str(found), "--agreement", "orc", "--limit", "1")
+    assert "on 1 pair\n" in result.stderr
+    assert result.stdout.endswith("; 1 example\n")
+
+
+def test_a_circuit_that_does_not_say_its_dictionaries_needs_them(whence: Whence, found: Path, tmp_path: Path) -> None:
+    circuit = Circuit.load(found)
+    about = {name: said for name, said in circuit.provenance.items() if name != "dictionaries"}
+    run = replace(circuit, provenance=about).save(tmp_path / "unnamed")
+    result = whence("circuit", "eval", str(run), *FEW)
+    assert result.exit_code == 2
+    assert "the result does not say with which dictionaries it was made; give --dictionary." in result.stderr
 
 
 def test_the_difference_of_a_circuit_and_itself_is_nothing(whence: Whence, found: Path, tmp_path: Path) -> None:

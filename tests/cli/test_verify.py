@@ -49,4 +49,4 @@ def test_a_graph_that_does_not_say_its_model_needs_one(whence: Whence, run: Path
     del graph.provenance["model"]
     result = whence("verify", str(graph.save(run.with_name("unnamed"))))
     assert result.exit_code == 2
-    assert "the result does not say what its model is; give --model." in result.stderr
+    assert "the result does not say with which model it was made; give --model." in result.stderr

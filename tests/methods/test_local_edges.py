@@ -136,3 +136,14 @@ def test_indirect_effects_are_what_the_clamps_held_back(
     assert found.through == tuple(through)
     assert float((live - held).abs().max()) > 1e-3
     torch.testing.assert_close(by_target(found.dense(), target), live - held, rtol=1e-9, atol=1e-12)
+
+
+def test_one_site_may_be_named_alone() -> None:
+    edges, *_ = asked("sequential")
+    alone, listed = (
+        edges.indirect("0.resid_post", "1.resid_post", through) for through in ("1.attn_out", ["1.attn_out"])
+    )
+    assert alone.through == ("1.attn_out",)
+    assert torch.equal(alone.dense(), listed.dense())
+    with pytest.raises(ValueError, match=r"through=embed does not lie there; between them are 1\.attn_out"):
+        edges.indirect("0.resid_post", "1.resid_post", "embed")

@@ -51,6 +51,8 @@ def test_it_says_what_it_is() -> None:
     ones = torch.ones(5)
     said = str(score(0.7 * ones, 0 * ones, ones))
     assert said == "faithfulness 0.700 (0.700 to 0.700) of 3 nodes: 5.0% of 60 active units; 5 examples"
+    alone = CircuitScore("completeness", numbers(1.0), numbers(0.0), numbers(1.0), 1, 1, 1, 1)
+    assert str(alone).endswith(" of 1 node, 1 edge: 100.0% of 1 active unit; 1 example")
     edges = CircuitScore("completeness", numbers(0.0), numbers(0.0), numbers(1.0), 3, 1200, 0, 0)
     assert "3 nodes, 1,200 edges: 0.0%" in repr(edges)
 

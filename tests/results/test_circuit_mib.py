@@ -131,6 +131,16 @@ def test_a_node_that_the_architecture_has_not_is_refused(tmp_path: Path) -> None
         circuit.to_mib(tmp_path / "out.json", cfg=CFG)
 
 
+def test_edges_into_whole_heads_are_sent_to_edge_attribution(tmp_path: Path) -> None:
+    weights = Weights.from_dense(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    nodes = table("embed", "1.attn.head:0", "metric")
+    circuit = CircuitData(nodes, torch.ones(3, dtype=torch.float64), weights, (), 1)
+
+    with pytest.raises(ValueError, match=r"'embed -> 1\.attn\.head:0' leads to a head as a whole.*by_input=True"):
+        circuit.to_mib(tmp_path / "out.json", cfg=CFG)
+    assert not (tmp_path / "out.json").exists()
+
+
 def test_a_pickle_and_what_is_no_such_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="is a pickle"):
         CircuitData.from_mib(tmp_path / "graph.pt")

@@ -61,7 +61,9 @@ def test_lines_of_no_use_are_counted_and_not_fatal(tmp_path: Path, caplog: pytes
 
     assert circuit.names == {}
     assert circuit.provenance["names"] == {"used": 0, "elsewhere": 1, "empty": 1, "unreadable": 3}
-    assert "3 lines" in caplog.text
+    assert "called what: 3 lines" in caplog.text
+    _named(tmp_path, "{not JSON")
+    assert caplog.messages[-1].endswith("called what: 1 line")
 
 
 def test_names_add_to_those_that_were_there_and_leave_the_circuit_as_it_was() -> None:

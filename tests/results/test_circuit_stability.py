@@ -99,7 +99,7 @@ def test_without_edges_there_is_nothing_to_differ() -> None:
 
 
 def test_without_samples_there_is_nothing_to_draw() -> None:
-    with pytest.raises(ValueError, match="has no samples"):
+    with pytest.raises(ValueError, match=r"has no samples.*Ask a circuit that whence\.feature_circuit"):
         small_circuit(samples=None).stability()
     with pytest.raises(ValueError, match="at least one resample"):
         small_circuit().stability(0)
@@ -113,4 +113,77 @@ def test_it_says_what_stays() -> None:
 
     assert said.startswith("Jaccard of nodes {:.2f} ({:.2f} to {:.2f}), of edges ".format(*found.node_jaccard))
     assert said.endswith("20 resamples")
-    assert found.table(2).row_count == 2
+    assert found.table(2).row_count == 2 + 2
+
+
+def test_the_table_has_the_strongest_edges_below_the_nodes() -> None:
+    found = small_circuit().stability(4000, node_threshold=0.01, edge_threshold=0.2)
+    names, effects, low, high, kept = (list(column.cells) for column in found.table(2).columns)
+
+    assert [str(name) for name in names] == [
+        "1.resid_post.feature:7",
+        "0.mlp_out.feature:3",
+        "1.resid_post.feature:7 -> metric",
+        "0.mlp_out.feature:3 -> 1.resid_post.feature:7",
+    ]
+    assert (effects[2], low[2], high[2], kept[2]) == ("+2.000", "+1.000", "+3.000", "100%")
+    assert int(kept[3].rstrip("%")) == pytest.approx(75, abs=3)
+    assert small_circuit().threshold(node=10.0).stability(5).table().row_count == 0
+
+
+def _strongest(circuit: CircuitData, numbers: torch.Tensor, k: int, limit: float) -> set[str]:
+    assert circuit.samples is not None
+    size = numbers.mean(0).abs()
+    return {str(circuit.samples.candidates[i]) for i in size.argsort(descending=True)[:k].tolist() if size[i] > limit}
+
+
+@pytest.mark.parametrize("at_once", [None, 64])
+@pytest.mark.parametrize(("k", "limit"), [(0, 0.0), (1, 0.0), (5, 0.0), (5, 1.0), (1000, 0.0)])
+def test_the_strongest_nodes_are_drawn_as_the_strongest_nodes(
+    monkeypatch: pytest.MonkeyPatch, at_once: int | None, k: int, limit: float
+) -> None:
+    if at_once:
+        monkeypatch.setattr(circuit_stability, "NUMBERS_AT_ONCE", at_once)
+    whole = random_circuit(4)
+    circuit, samples = whole.threshold(node=limit).top(k), whole.samples
+    assert samples is not None
+    effects = torch.zeros(8, len(samples.candidates), dtype=torch.float64)
+    effects[samples.example, samples.candidate] = samples.effect.double()
+    own = {str(node) for node in circuit.nodes} - {"metric"}
+    drawn = torch.randint(8, (30, 8), generator=torch.Generator().manual_seed(2))
+    sets = [_strongest(whole, effects[examples], k, limit) for examples in drawn]
+    found = circuit.stability(30, 2)
+
+    assert own == _strongest(whole, effects, k, limit)
+    alike = [len(one & own) / len(one | own) if one | own else 1.0 for one in sets]
+    assert found.node.jaccard.tolist() == pytest.approx(alike, rel=1e-12)
+    kept = [sum(str(node) in one for one in sets) / 30 for node in found.nodes]
+    assert found.node.kept.tolist() == pytest.approx(kept, rel=1e-12)
+    assert (found.top, found.thresholds["node"]) == (k, limit)
+
+
+def test_a_threshold_that_is_given_goes_before_the_strongest() -> None:
+    circuit = random_circuit(4)
+    top, cut = (one.stability(30, node_threshold=0.7) for one in (circuit.top(5), circuit))
+
+    assert torch.equal(top.node.jaccard, cut.node.jaccard)
+    assert top.top is None
+
+
+def test_what_single_examples_kept_is_not_compared_with_means() -> None:
+    circuit = small_circuit(provenance={"gate": "per_example", "thresholds": {"node": 0.1, "edge": 0.01}})
+    for one in (circuit, circuit.top(2), circuit.threshold(node=0.2)):
+        with pytest.raises(ValueError, match=r"kept by what single examples say .* Give node_threshold="):
+            one.stability(5)
+    assert circuit.stability(5, node_threshold=0.1).thresholds == {"node": 0.1, "edge": 0.01}
+
+
+def test_a_circuit_that_was_cut_twice_was_cut_at_the_stricter_of_the_two() -> None:
+    circuit = random_circuit(4)
+
+    assert circuit.threshold(node=1.0, edge=0.5).threshold(node=0.2).stability(5).thresholds == {
+        "node": 1.0,
+        "edge": 0.5,
+    }
+    assert circuit.top(3).top(5).stability(5).top == circuit.top(5).top(3).stability(5).top == 3
+    assert circuit.top(3).stability(5).thresholds["node"] == 0.0

@@ -57,6 +57,15 @@ def test_repr_and_table_say_what_there_is() -> None:
     assert "1.resid_post.feature:7 +2.000 100%" in said
     assert "total effect +2.000, mean over 2 examples" in said
     assert "closed gates 3; gap 0.0125" in said
+    assert repr(random_circuit(examples=1)).endswith(", 1 example)")
+
+
+def test_a_difference_is_not_said_to_be_a_mean() -> None:
+    difference = random_circuit(0, examples=3).diff(random_circuit(1, examples=2))
+    said = " ".join(str(difference).split())
+
+    assert ", difference of means over 5 examples in all" in said
+    assert ", mean over" not in said
 
 
 def test_strongest_nodes_come_first_with_their_slot_and_name() -> None:

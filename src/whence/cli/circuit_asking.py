@@ -11,6 +11,7 @@ from whence.cli.circuit_options import NATIVE
 from whence.cli.console import say
 from whence.cli.loading import DEMO
 from whence.cli.recorded import recorded_dictionary, stated
+from whence.results.words import counted
 
 if TYPE_CHECKING:
     from whence.model.model import Model
@@ -82,7 +83,7 @@ class PairsAsked:
 
         found = load_pairs(self.file, model, limit=self.limit, seed=self.seed, slots=self.slots)
         for reason, count in found.dropped.items():
-            say(f"{self.file.name}: {count:,} pairs left out: {reason}")
+            say(f"{self.file.name}: {counted(count, 'pair')} left out: {reason}")
         return found
 
     def _made(self, model: "Model") -> "Pairs":

@@ -24,6 +24,7 @@ from whence.cli.circuit_scores import show_scores, show_sweep
 from whence.cli.console import one_of, progress_bar, say
 from whence.cli.options import MODEL_HELP, Device, Dtype, Json, Revision
 from whence.cli.recorded import recorded_model
+from whence.results.words import counted
 
 # Spelled out here because asking the library would load torch for `--help`; a test keeps them equal to it.
 ABLATIONS, ERRORS = ("mean", "zero", "resample"), ("default", "keep", "remove")
@@ -99,7 +100,7 @@ def evaluate(
         "ablation": ablation, "errors": errors, "embeddings": embeddings, "edges": edges, "start_layer": start_layer,
         "batch_size": batch_size,
     }  # fmt: skip
-    say(f"running the model with parts ablated, on {len(examples):,} pairs")
+    say(f"running the model with parts ablated, on {counted(len(examples), 'pair')}")
     with progress_bar() as progress:
         if sweeping:
             at = None if thresholds is None else numbers(thresholds)

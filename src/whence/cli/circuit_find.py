@@ -24,6 +24,7 @@ from whence.cli.loading import DEMO, load
 from whence.cli.options import MODEL_HELP, Device, Dtype, Json, Revision, Rows
 from whence.cli.show import ROWS
 from whence.cli.show_circuit import present
+from whence.results.words import counted
 
 if TYPE_CHECKING:
     from whence.results.circuit_data import CircuitData
@@ -108,7 +109,7 @@ def find(
         "edge_gradient": edge_gradient, "gate": gate, "batch_size": batch_size,
     }  # fmt: skip
     examples = asked.read(found)
-    say(f"finding effects and edges over {len(examples):,} pairs")
+    say(f"finding effects and edges over {counted(len(examples), 'pair')}")
     with progress_bar() as progress:
         made = feature_circuit(found, chosen, examples, **options, progress=progress)
     made = made if annotations is None else made.annotate(annotations)

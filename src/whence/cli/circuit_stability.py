@@ -1,5 +1,6 @@
 """`whence circuit stability`: how a circuit would change with other examples. Loads no model."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from whence.cli.options import Json, Rows
 from whence.cli.show import ROWS
 
 if TYPE_CHECKING:
-    from whence.results.circuit_spread import Stability
+    from whence.results.circuit_spread import Spread, Stability
 
 
 def stability(
@@ -22,7 +23,7 @@ def stability(
     rows: Rows = ROWS,
     json: Json = False,
 ) -> None:
-    """Resample a circuit's examples: how alike the circuits are, and an interval for each effect."""
+    """Resample a circuit's examples: how alike the circuits are, and an interval for each effect and edge."""
     from whence.results.circuit_data import CircuitData
 
     circuit = CircuitData.load(run)
@@ -34,19 +35,16 @@ def stability(
 
 
 def _summary(found: "Stability", rows: int) -> dict[str, Any]:
-    strongest = found.node.mean.abs().argsort(descending=True, stable=True)[:rows].tolist()
-    spread = found.node
-    nodes = {
-        str(found.nodes[row]): {
-            name: float(column[row])
-            for name, column in (
-                ("effect", spread.mean),
-                ("low", spread.low),
-                ("high", spread.high),
-                ("kept", spread.kept),
-            )
-        }
-        for row in strongest
+    def rows_of(spread: "Spread", value: str, key: Callable[[int], object]) -> dict[str, dict[str, float]]:
+        names = (value, "low", "high", "kept")
+        return {str(key(row)): dict(zip(names, spread.of(row), strict=True)) for row in spread.strongest(rows)}
+
+    return {
+        "nodes_jaccard": found.node_jaccard,
+        "edges_jaccard": found.edge_jaccard,
+        "resamples": len(found.node.jaccard),
+        "thresholds": found.thresholds,
+        "top": found.top,
+        "nodes": rows_of(found.node, "effect", found.nodes.__getitem__),
+        "edges": rows_of(found.edge, "weight", found.ends),
     }
-    likeness = {"nodes_jaccard": found.node_jaccard, "edges_jaccard": found.edge_jaccard}
-    return likeness | {"resamples": len(spread.jaccard), "thresholds": found.thresholds, "nodes": nodes}

@@ -18,7 +18,7 @@ def stated(about: dict[str, Any], name: str, option: str | None = None) -> Any:
         FileFormatError: it does not; the message names the option to give instead.
     """
     if name not in about:
-        raise FileFormatError(f"the result does not say what its {name} is; give --{option or name}.")
+        raise FileFormatError(f"the result does not say with which {name} it was made; give --{option or name}.")
     return about[name]
 
 

@@ -84,4 +84,3 @@ def local_edges(
     else:
         chosen = {one.site: one.unit for one in run.nodes(gathered)}
     return LocalEdges(network, parts, chosen, tuple(map(len, examples.clean)))
-

@@ -115,7 +115,7 @@ class LocalEdges:
         ends = self._named(up, down)
         return EdgeGradients(ends, axes, index, value, difference, unit_names(up, unit), tuple(place.tolist()))
 
-    def indirect(self, source: str, target: str, through: Sequence[str]) -> IndirectEffects:
+    def indirect(self, source: str, target: str, through: str | Sequence[str]) -> IndirectEffects:
         """What goes from source to target by way of some sites between them, and not directly.
 
         The effect with these sites live, less the effect with them held. A path that passes two of them in turn belongs
@@ -124,7 +124,7 @@ class LocalEdges:
         Args:
             source: key of the site that edges leave.
             target: key of the site that they lead to.
-            through: keys of sites between the two.
+            through: keys of sites between the two, or the key of one.
 
         Raises:
             ValueError: no such site, one that does not lie between, or no path left through those named.
@@ -134,11 +134,12 @@ class LocalEdges:
             IndirectEffects(0.resid_post -> 1.resid_post; ...)
         """
         up, down = self._ends(source, target)
-        check_between(self._network, up, down, through)
-        fewer = without(self._network, [site for site in self._network.sites if site.key in through])
+        keys = (through,) if isinstance(through, str) else tuple(through)
+        check_between(self._network, up, down, keys)
+        fewer = without(self._network, [site for site in self._network.sites if site.key in keys])
         check_direct(fewer, up, down)
-        live = IndirectEffects(*self._effects(fewer, up, down), through=tuple(through))
-        return live - IndirectEffects(*self._effects(self._network, up, down), through=tuple(through))
+        live = IndirectEffects(*self._effects(fewer, up, down), through=keys)
+        return live - IndirectEffects(*self._effects(self._network, up, down), through=keys)
 
     # ------------------------------------------------------------ parts of these
     def _ends(self, source: str, target: str) -> tuple[CircuitSite, CircuitSite | None]:

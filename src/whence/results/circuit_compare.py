@@ -84,6 +84,7 @@ def _refuse_other_slots(circuits: Sequence[CircuitParts]) -> None:
 
 
 def _shared(circuits: Sequence[CircuitParts]) -> dict[str, Any]:
-    """What all circuits say of where they come from."""
+    """What all circuits say of where they come from, but for how they were combined themselves."""
     first, *others = (circuit.provenance for circuit in circuits)
-    return {name: value for name, value in first.items() if all(said.get(name) == value for said in others)}
+    own = {name: value for name, value in first.items() if name not in ("difference", "mean")}
+    return {name: value for name, value in own.items() if all(said.get(name) == value for said in others)}

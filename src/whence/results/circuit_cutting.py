@@ -35,7 +35,8 @@ def threshold(circuit: AnyCircuit, node: float | None, edge: float | None) -> An
         if not value >= 0:
             raise ValueError(f"threshold({name}={value}): sizes are compared, so a threshold is 0 or more.")
     kept = torch.ones(len(circuit.nodes), dtype=torch.bool) if node is None else circuit.effects.abs() > node
-    thresholds: dict[str, Any] = {**circuit.provenance.get("thresholds", {}), **given}
+    own: dict[str, Any] = circuit.provenance.get("thresholds", {})
+    thresholds = own | {name: max(value, own.get(name) or 0.0) for name, value in given.items()}
     part = _part(circuit, kept, {"thresholds": thresholds})
     if edge is None:
         return part
@@ -60,7 +61,7 @@ def top(circuit: AnyCircuit, k: int) -> AnyCircuit:
         raise ValueError(f"top({k}): a number of nodes is 0 or more.")
     kept = torch.zeros(len(circuit.nodes), dtype=torch.bool)
     kept[circuit.effects[:-1].abs().argsort(descending=True, stable=True)[:k]] = True
-    return _part(circuit, kept, {"top": k})
+    return _part(circuit, kept, {"top": min(k, circuit.provenance.get("top", k))})
 
 
 def _part(circuit: AnyCircuit, kept: Bool[Tensor, " node"], said: dict[str, Any]) -> AnyCircuit:

@@ -153,12 +153,14 @@ class CircuitData(CircuitViews):
         Args:
             n_resamples: How many draws.
             seed: Of the draws.
-            node_threshold: What the size of an effect must exceed; None is the circuit's own.
-            edge_threshold: The same for edges.
+            node_threshold: What the size of an effect must exceed; None cuts nodes as the circuit was cut: at its own
+                threshold, and to its strongest nodes where it is the top k of another.
+            edge_threshold: The same for edges; None is the circuit's own.
             level: Share of the resamples inside the intervals.
 
         Raises:
-            ValueError: A circuit without samples, no threshold to be found, or numbers out of range.
+            ValueError: A circuit without samples, no threshold to be found, nodes that were kept by single examples
+                (gate="per_example") and no node_threshold, or numbers out of range.
 
         Example:
             >>> circuit.stability().node_jaccard  # doctest: +SKIP
@@ -206,7 +208,8 @@ class CircuitData(CircuitViews):
             cfg: n_layers, n_heads, parallel_attn_mlp and d_model; None where the provenance has them, as `cfg`.
 
         Raises:
-            ValueError: No sizes; or nodes that such a file cannot name.
+            ValueError: No sizes; nodes that such a file cannot name; or edges into whole heads, for which
+                `whence.edge_attribution(..., by_input=True)` is the remedy.
 
         Example:
             >>> circuit.threshold(edge=0.1).to_mib("circuit.json", scores=circuit)  # doctest: +SKIP

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from whence.results.words import counted
+
 Kind = Literal["faithfulness", "completeness"]
 
 
@@ -104,11 +106,10 @@ class CircuitScore:
 
     def __str__(self) -> str:
         low, high = self.interval()
-        what = f"{self.nodes:,} nodes" + ("" if self.edges is None else f", {self.edges:,} edges")
-        return (
-            f"{self.kind} {self.value:.3f} ({low:.3f} to {high:.3f}) of {what}: {self.share:.1%} of {self.active:,} "
-            f"active units; {len(self.model):,} examples"
-        )
+        what = counted(self.nodes, "node") + ("" if self.edges is None else f", {counted(self.edges, 'edge')}")
+        active, examples = counted(self.active, "active unit"), counted(len(self.model), "example")
+        share = f"{self.share:.1%} of {active}; {examples}"
+        return f"{self.kind} {self.value:.3f} ({low:.3f} to {high:.3f}) of {what}: {share}"
 
     def __repr__(self) -> str:
         return f"CircuitScore({self})"

@@ -20,7 +20,7 @@ from whence.errors import FileFormatError
 from whence.results.circuit_mib_keys import Sizes, key_of, name_of
 from whence.results.circuit_parts import AnyCircuit, CircuitParts
 from whence.results.circuit_sites import forward_order
-from whence.results.keys import Node
+from whence.results.keys import Edge, Node
 from whence.results.nodes import NodeTable
 from whence.results.weights import Weights
 
@@ -58,7 +58,7 @@ def write(circuit: CircuitParts, path: str | Path, scores: CircuitParts | None, 
         cfg: n_layers, n_heads, parallel_attn_mlp, d_model; None where the circuit came from such a file.
 
     Raises:
-        ValueError: No sizes, positions, or a node or an edge that the architecture has not.
+        ValueError: No sizes, positions, edges into whole heads, or a node or an edge that the architecture has not.
 
     Example:
         >>> write(circuit.threshold(edge=0.1), "circuit.json", circuit, None)  # doctest: +SKIP
@@ -121,8 +121,18 @@ def _edges(circuit: CircuitParts) -> dict[str, float]:
     rows, columns, values = circuit.weights.coo()
     keys = [name_of(node) for node in circuit.nodes]
     inner = circuit.nodes.end[columns] >= 0
-    found = zip(columns[~inner].tolist(), rows[~inner].tolist(), values[~inner].tolist(), strict=True)
+    found = [*zip(columns[~inner].tolist(), rows[~inner].tolist(), values[~inner].tolist(), strict=True)]
+    for source, target, _ in found:
+        _refuse_whole_head(Edge(circuit.nodes[source], circuit.nodes[target]))
     return {f"{keys[source]}->{keys[target]}": weight for source, target, weight in found}
+
+
+def _refuse_whole_head(edge: Edge) -> None:
+    if edge.target.name == "attn.head" and edge.target.end is None:
+        raise ValueError(
+            f"'{edge}' leads to a head as a whole, and MIB's edge files have edges into its query, key and value. Find "
+            "these with whence.edge_attribution(..., by_input=True)."
+        )
 
 
 def _effects(circuit: CircuitParts) -> dict[str, float]:

@@ -21,6 +21,7 @@ from whence.errors import FileFormatError
 from whence.results.circuit_parts import AnyCircuit, CircuitParts
 from whence.results.circuit_sites import site_of
 from whence.results.keys import Node, index_text
+from whence.results.words import counted
 
 logger = logging.getLogger(__name__)
 _PLACE = re.compile(r"(embed|attn|mlp|resid)(?:_([0-9]+))?/([0-9]+)")
@@ -49,7 +50,8 @@ def annotated(circuit: AnyCircuit, given: str | Path | Mapping[str, str]) -> Any
         counts[_fate(place, name, key)] += 1
     said = {what: counts[what] for what in ("used", "elsewhere", "empty", "unreadable")}
     if counts["unreadable"]:
-        logger.warning("%d lines of names say of no feature what it is called; they are left out", counts["unreadable"])
+        lines = counted(counts["unreadable"], "line")
+        logger.warning("left out of the names, for they do not say which feature is called what: %s", lines)
     return replace(circuit, names=names, provenance=circuit.provenance | {"names": said})
 
 

@@ -11,6 +11,7 @@ from whence.results.circuit_sheet import nodes, notes, size, title, word
 from whence.results.keys import Node
 from whence.results.notebook import Row, notebook_table
 from whence.results.sheet import NEGATIVE, POSITIVE, number_format
+from whence.results.words import counted
 
 
 def line(circuit: CircuitParts) -> str:
@@ -23,7 +24,7 @@ def line(circuit: CircuitParts) -> str:
         >>> line(circuit)  # doctest: +SKIP
         "Circuit('Circuit of logit difference in gpt2': 40 nodes (6 errors), 100 examples)"
     """
-    return f"{type(circuit).__name__}({title(circuit)!r}: {nodes(circuit)}, {circuit.examples:,} examples)"
+    return f"{type(circuit).__name__}({title(circuit)!r}: {nodes(circuit)}, {counted(circuit.examples, 'example')})"
 
 
 def table(circuit: CircuitParts, k: int = 15) -> Table:

@@ -7,6 +7,7 @@ from whence.results.circuit_names import unplaced
 from whence.results.circuit_parts import CircuitParts
 from whence.results.keys import Node
 from whence.results.sheet import number_format
+from whence.results.words import counted
 
 _SAID = (int, float, str)  # what of a report fits on a line
 
@@ -28,17 +29,18 @@ def title(circuit: CircuitParts) -> str:
 
 def size(circuit: CircuitParts) -> str:
     """How many nodes, errors among them, edges and examples there are; the edges of a file are read for it."""
-    return f"{nodes(circuit)}, {_counted(circuit.weights.nnz, 'edge')}"
+    return f"{nodes(circuit)}, {counted(circuit.weights.nnz, 'edge')}"
 
 
 def nodes(circuit: CircuitParts) -> str:
     """How many nodes there are, and how many of them are errors."""
-    return f"{_counted(len(circuit.nodes) - 1, 'node')} ({_counted(circuit.errors, 'error')})"
+    return f"{counted(len(circuit.nodes) - 1, 'node')} ({counted(circuit.errors, 'error')})"
 
 
 def notes(circuit: CircuitParts) -> tuple[str, ...]:
     """The total effect, and what the maker of the circuit reported."""
-    over = f", mean over {_counted(circuit.examples, 'example')}" if circuit.examples else ""
+    kind = "difference of means over {} in all" if "difference" in circuit.provenance else "mean over {}"
+    over = f", {kind.format(counted(circuit.examples, 'example'))}" if circuit.examples else ""
     first = f"total effect {number_format(abs(circuit.total))(circuit.total)}{over}"
     report = circuit.provenance.get("report")
     found = report.items() if isinstance(report, Mapping) else ()
@@ -66,10 +68,6 @@ def word(circuit: CircuitParts, node: Node) -> str:
     """
     slot = "" if node.position is None else f"({circuit.slots[node.position]})"
     return " ".join(filter(None, (slot, circuit.names.get(unplaced(node), ""))))
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _shown(value: float | int | str) -> str:

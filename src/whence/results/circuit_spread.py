@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float64, Int
 from torch import Tensor
 
+from whence.results.keys import Edge, Node
 from whence.results.nodes import NodeTable
 from whence.results.sheet import number_format
 
@@ -42,6 +43,24 @@ class Spread:
         """
         return Spread(self.mean[index], self.low[index], self.high[index], self.kept[index], self.jaccard)
 
+    def strongest(self, k: int) -> list[int]:
+        """Which numbers are the k largest in size, the largest first.
+
+        Args:
+            k: How many.
+        """
+        return self.mean.abs().argsort(descending=True, stable=True)[:k].tolist()
+
+    def of(self, number: int) -> tuple[float, float, float, float]:
+        """Mean, lower and upper end of the interval, and share of the resamples in which it is kept.
+
+        Args:
+            number: Which.
+        """
+        columns = (self.mean, self.low, self.high, self.kept)
+        mean, low, high, kept = (float(column[number]) for column in columns)
+        return mean, low, high, kept
+
     def likeness(self, level: float) -> tuple[float, float, float]:
         """The mean Jaccard, and the ends of its interval.
 
@@ -65,6 +84,7 @@ class Stability:
         edge: The edges' weights; `edge.jaccard` compares sets of pairs.
         level: Share of the resamples inside the intervals.
         thresholds: Those of nodes and edges.
+        top: How many nodes are kept, the strongest; None where all above the threshold are.
 
     Example:
         >>> circuit.stability().node_jaccard  # doctest: +SKIP
@@ -78,6 +98,7 @@ class Stability:
     edge: Spread
     level: float
     thresholds: dict[str, float]
+    top: int | None
 
     @property
     def node_jaccard(self) -> tuple[float, float, float]:
@@ -89,11 +110,24 @@ class Stability:
         """Likeness of the sets of edges: mean, lower and upper end."""
         return self.edge.likeness(self.level)
 
-    def table(self, k: int = 15) -> "rich.table.Table":
-        """The nodes with the largest effects, their intervals, and the likeness of the sets below.
+    def ends(self, edge: int) -> Edge:
+        """The ends of a pair of nodes.
 
         Args:
-            k: How many nodes.
+            edge: Its number.
+
+        Example:
+            >>> str(found.ends(0))  # doctest: +SKIP
+            '2.resid_post.feature:7 -> metric'
+        """
+        source, target = int(self.source[edge]), int(self.target[edge])
+        return Edge(self.nodes[source], self.nodes[target] if target < len(self.nodes) else Node("metric"))
+
+    def table(self, k: int = 15) -> "rich.table.Table":
+        """The nodes with the largest effects and the strongest edges, their intervals, and how alike the sets are.
+
+        Args:
+            k: How many nodes, and how many edges.
 
         Example:
             >>> rich.print(circuit.stability().table(5))  # doctest: +SKIP
@@ -102,15 +136,17 @@ class Stability:
         from rich.table import Table
         from rich.text import Text
 
-        show = number_format(float(self.node.mean.abs().max()) if len(self.nodes) else 0.0)
         out = Table(title=Text("Over resampled examples", "bold"), caption=Text(str(self), "dim"))
         out.box, out.pad_edge, out.title_justify, out.caption_justify = box.SIMPLE_HEAD, False, "left", "left"
-        out.add_column("node", no_wrap=True)
+        out.add_column("node, edge", no_wrap=True)
         for name in ("effect", f"{self.level:.0%} from", "to", "kept in"):
             out.add_column(name, justify="right", no_wrap=True)
-        for row in self.node.mean.abs().argsort(descending=True, stable=True)[:k].tolist():
-            numbers = (float(column[row]) for column in (self.node.mean, self.node.low, self.node.high))
-            out.add_row(Text(str(self.nodes[row])), *map(show, numbers), f"{float(self.node.kept[row]):.0%}")
+        for spread, key in ((self.node, self.nodes.__getitem__), (self.edge, self.ends)):
+            show = number_format(float(spread.mean.abs().max()) if len(spread.mean) else 0.0)
+            for number in spread.strongest(k):
+                *numbers, kept = spread.of(number)
+                out.add_row(Text(str(key(number))), *map(show, numbers), f"{kept:.0%}")
+            out.add_section()
         return out
 
     def __rich__(self) -> "rich.table.Table":

@@ -16,6 +16,7 @@ from rich.text import Text
 from whence.results.circuit_sweep import CircuitSweep
 from whence.results.drawing import INK, loaded
 from whence.results.sheet import NEGATIVE, POSITIVE
+from whence.results.words import counted
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -135,4 +136,5 @@ def _rows(sweep: CircuitSweep) -> list[dict[str, Any]]:
 def _said(sweep: CircuitSweep) -> str:
     one, found = sweep.faithfulness[0], sweep.faithfulness[0].settings
     how = ", ".join(f"{name} {found[name]}" for name in ("ablation", "errors") if name in found)
-    return f"{len(one.model):,} examples{', ' * bool(how)}{how}; {one.active:,} active units; 95 % intervals"
+    examples, active = counted(len(one.model), "example"), counted(one.active, "active unit")
+    return f"{examples}{', ' * bool(how)}{how}; {active}; 95 % intervals"
