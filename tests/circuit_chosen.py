@@ -9,9 +9,9 @@ from torch import Tensor
 from circuit_oracle import Oracle
 from circuit_parts import Features, Part
 from whence.engine.circuits.choosing import network_of
-from whence.engine.circuits.listening import upstream
 from whence.engine.circuits.network import CircuitSite
 from whence.engine.circuits.nodes import joined, table_of
+from whence.engine.circuits.routes import upstream
 from whence.model.model import Model
 from whence.results.circuit_data import CircuitData
 from whence.results.keys import Node

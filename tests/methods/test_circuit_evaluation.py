@@ -102,6 +102,21 @@ def test_parts_by_size_grow_to_the_whole_circuit() -> None:
     assert sweep(circuit, model, SAES, examples).sizes == SIZES
 
 
+def test_edges_of_a_found_circuit_are_enough_if_closed_gates_have_some() -> None:
+    model, examples = small("gpt2"), some_pairs(*pairs())
+    how: dict[str, Any] = {"method": "gradient", "node_threshold": 0.0, "edge_threshold": 0.0}
+    by_gradient = feature_circuit(model, SAES, examples, **how)
+    integrated = feature_circuit(model, SAES, examples, **how, edge_gradient="integrated_gradients", steps=40)
+    values = [
+        faithfulness(circuit, model, SAES, examples, ablation="resample", edges=True).value
+        for circuit in (by_gradient, integrated)
+    ]
+    assert by_gradient.provenance["report"]["closed gates"] > 0
+    assert [*by_gradient.nodes] == [*integrated.nodes]
+    assert values[0] < 0.7
+    assert values[1] == pytest.approx(1.0, abs=0.005)
+
+
 def test_nothing_given_is_changed() -> None:
     model, examples = small("gpt2"), some_pairs(*pairs())
     circuit = circuit_of(model, SAES)
@@ -147,6 +162,8 @@ def test_circuits_without_errors_and_progress_are_told() -> None:
         ({"batch_size": 0}, ValueError, "batch_size=0; it is at least 1"),
         ({"thresholds": [1.0], "sizes": [1.0]}, ValueError, "thresholds= or sizes=, not both"),
         ({"sizes": [2.0]}, ValueError, "a size is a share"),
+        ({"thresholds": []}, ValueError, "thresholds= has no number; give at least one"),
+        ({"sizes": []}, ValueError, "sizes= has no number; give at least one"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(how: dict[str, Any], error: type[Exception], said: str) -> None:

@@ -231,6 +231,19 @@ def test_a_file_of_edges_holds_every_score(tmp_path: Path) -> None:
         torch.testing.assert_close(again.effects[-1], circuit.effects[-1])
 
 
+@pytest.mark.parametrize("by_input", [True, False])
+def test_a_saved_circuit_says_what_it_was_found_with(by_input: bool, tmp_path: Path) -> None:
+    model, examples = small("gpt2"), pairs_of(*pairs(5))
+    circuit = Circuit.load(attributed(model, by_input=by_input).save(tmp_path / "run"))
+    units = circuit.provenance["dictionaries"]
+    assert units == ["attn.head", "mlp"]
+    assert circuit.provenance["pairs"] == {"count": 2, "source": examples.source, "dropped": {}}
+    for edges in (False, True):
+        how: dict[str, Any] = {"embeddings": "default", "ablation": "resample", "edges": edges}
+        assert circuit.faithfulness(model, units, examples, **how).value == pytest.approx(1.0)
+        assert circuit.completeness(model, units, examples, **how).value == pytest.approx(0.0, abs=1e-9)
+
+
 def test_a_metric_that_is_flat_at_the_clean_run_is_refused() -> None:
     model = small("gpt2")
     clean, other = (one[:1].tolist() for one in pairs(5))
@@ -277,7 +290,34 @@ def test_progress_counts_examples() -> None:
     assert told == [("edges", 1, 2), ("edges", 2, 2)]
 
 
+def one_token(family: str) -> Circuit:
+    with Wide():
+        return edge_attribution(small(family), pairs_of(torch.tensor([[8]]), torch.tensor([[18]])))
+
+
+def ends_of(circuit: Circuit) -> set[str]:
+    return {target.rpartition(".")[2] for _, target in edges(circuit) if ".head:" in target}
+
+
 def test_a_prompt_of_one_token_has_edges_through_values_alone() -> None:
-    circuit = edge_attribution(small("gpt2"), [[5]], [[6]], whence.logit_difference(7, 9))
-    ends = {target.rpartition(".")[2] for _, target in edges(circuit) if ".head:" in target}
-    assert ends == {"v"}
+    assert ends_of(one_token("gpt2")) == {"v"}
+
+
+def test_with_sinks_a_prompt_of_one_token_has_edges_through_queries_and_keys_as_well() -> None:
+    model, circuit = small("gpt_oss"), one_token("gpt_oss")
+    assert ends_of(circuit) == {"q", "k", "v"}
+    with Wide():
+        found = solved(model, ["attn.head", "mlp"], torch.tensor([[8]]), torch.tensor([[18]]))
+    for head, expected in enumerate(found.edges("0.mlp", "1.attn")[0, 0, 0].tolist()):
+        parts = sum(weight(circuit, "0.mlp", f"1.attn.head:{head}.{end}") for end in "qkv")
+        assert parts == pytest.approx(expected, abs=1e-12)
+
+
+def test_with_sinks_prompts_of_one_token_may_run_with_longer_ones_or_alone() -> None:
+    given = [[8], [18, 5, 9], [4]]
+    with Wide():
+        both = [
+            edge_attribution(small("gpt_oss"), given, metric=whence.logit_difference(7, 9), batch_size=size)
+            for size in (1, 3)
+        ]
+    torch.testing.assert_close(both[0].weights.dense(), both[1].weights.dense(), atol=1e-12, rtol=1e-9)

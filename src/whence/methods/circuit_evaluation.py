@@ -16,7 +16,7 @@ of one for each different set of sources. Knows nothing of how circuits are foun
 from collections.abc import Sequence
 from typing import Any
 
-from whence.engine.circuits.scoring import Ablation, Embeddings, Errors, Scoring
+from whence.engine.ablations.scoring import Ablation, Embeddings, Errors, Scoring
 from whence.model.model import Model
 from whence.progress import Progress, silent
 from whence.results.circuit_faithfulness import CircuitScore
@@ -52,7 +52,9 @@ def faithfulness(
         ablation: "mean", "zero" or "resample".
         errors: "default", "keep" or "remove".
         embeddings: "keep" leaves token embeddings without an SAE as they are; "default" makes them a node like others.
-        edges: ablate all edges but the circuit's, instead of all nodes but the circuit's.
+        edges: ablate all edges but the circuit's, instead of all nodes but the circuit's. A node that no edge leads to,
+            as where its gate was closed, then says what it says ablated: find edges with
+            edge_gradient="integrated_gradients" for this.
         start_layer: sites of lower layers are left as they are.
         batch_size: pairs at a time.
         progress: told of pairs done.
@@ -154,17 +156,19 @@ def sweep(
         progress: told of pairs done.
 
     Raises:
-        ValueError, TypeError: as `faithfulness`; both thresholds and sizes, or sizes outside 0 to 1.
+        ValueError, TypeError: as `faithfulness`; both thresholds and sizes, none at all, or sizes outside 0 to 1.
 
     Example:
         >>> circuit.sweep(model, saes, pairs, thresholds=(0.5, 0.1, 0.02)).plot("sweep.png")  # doctest: +SKIP
     """
     if thresholds is not None and sizes is not None:
         raise ValueError("sweep takes thresholds= or sizes=, not both")
+    given = tuple(SIZES if sizes is None else sizes) if thresholds is None else tuple(thresholds)
+    if not given:
+        raise ValueError(f"sweep: {'sizes' if thresholds is None else 'thresholds'}= has no number; give at least one")
     how = Scoring(
         model, dictionaries, pairs, metric, ablation, errors, embeddings, edges, start_layer, batch_size, progress
     )
-    given = tuple(SIZES if sizes is None else sizes) if thresholds is None else tuple(thresholds)
     cut = largest if thresholds is None else above
     parts = [cut(circuit, one, edges=edges) for one in given]
     scores = how.scores(parts, ["faithfulness", "completeness"])

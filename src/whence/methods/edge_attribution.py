@@ -14,19 +14,20 @@ gradients `steps` times that, "activations" once a site. Memory: in head space, 
 neurons neurons x targets. Knows nothing of dictionaries (`feature_circuit`), nor of edges from neuron to neuron.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from whence.engine.circuits.baseline import baseline_of
-from whence.engine.circuits.choosing import network_of
-from whence.engine.circuits.edge_assembling import Tables, assemble_edges
-from whence.engine.circuits.edge_paths import EdgeRun, PartEdges, Path, Route
+from whence.engine.circuits.baseline import KINDS, baseline_of
+from whence.engine.circuits.checks import counts, one_of
+from whence.engine.circuits.choosing import describe, network_of
 from whence.engine.circuits.effects import Rule
 from whence.engine.circuits.examples import Examples, examples_of
-from whence.engine.circuits.head_wiring import Wiring, wiring_of
 from whence.engine.circuits.measure import refuse_flat
+from whence.engine.head_edges.assembling import EdgeTables, assemble_edges
+from whence.engine.head_edges.paths import EdgeRun, PartEdges, Path, Route
+from whence.engine.head_edges.wiring import HeadWiring, head_wiring_of
 from whence.errors import WhenceError
 from whence.methods.circuit_object import Circuit
 from whence.methods.provenance import provenance
@@ -56,7 +57,8 @@ def edge_attribution(
     """The scores of all edges between token embeddings, heads, MLPs and the metric, mean over examples.
 
     Cut with `threshold` or `top`, write with `to_mib`. Where heads share keys and values, each head has its own edges
-    into them, which sum to those of what is shared.
+    into them, which sum to those of what is shared. To evaluate one, give `faithfulness` embeddings="default", for
+    token embeddings are a node here; with neurons there is no evaluation, for what an MLP reads as a whole is no unit.
 
     Args:
         model: the model.
@@ -95,39 +97,31 @@ def edge_attribution(
     kind = baseline if baseline is not None else "zero" if examples.patch is None else "patch"
     route = Route(path if method == "integrated_gradients" else None, steps, rule)
     with network.running():
-        wiring = wiring_of(network, few_tokens(model.layout, model._embedded_tokens()), by_input=by_input)
+        wiring = head_wiring_of(network, few_tokens(model.layout, model._embedded_tokens()), by_input=by_input)
         run = EdgeRun(wiring, examples.measure, baseline_of(network, examples, kind, batch_size), route)
         found = _all(run, examples, batch_size, progress)
     if route.path is None:
         _refuse_at_minimum(found, examples.measure.name)
     tables = _tables(found, run.by_example, len(examples))
     refuse_flat(float(tables.table.abs().max()), examples.measure.name)
-    parts = assemble_edges(wiring, tables)
-    return Circuit(
-        nodes=parts.nodes,
-        effects=parts.effects,
-        weights=parts.weights,
-        slots=(),
-        examples=len(examples),
-        samples=parts.samples,
-        provenance=provenance(
-            model,
-            "edge_attribution",
-            units=list(units),
-            metric=examples.measure.name,
-            effects=method,
-            path=route.path,
-            steps=None if route.path is None else steps,
-            rule=None if route.path is None else rule,
-            baseline=kind,
-            by_input=by_input,
-            aggregate="sum",
-            norms="live",
-            attention="live",
-            cfg=_sizes(model, wiring),
-            report=_report(found, tables, wiring),
-        ),
+    about = provenance(
+        model,
+        "edge_attribution",
+        dictionaries=describe(units),
+        pairs=examples.about,
+        metric=examples.measure.name,
+        effects=method,
+        **route.recorded(),
+        baseline=kind,
+        by_input=by_input,
+        aggregate="sum",
+        norms="live",
+        attention="live",
+        cfg=network.sizes(model.d_model),
+        report=_report(found, tables, wiring),
     )
+    parts = assemble_edges(wiring, tables)
+    return Circuit(parts.nodes, parts.effects, parts.weights, (), len(examples), parts.samples, about)
 
 
 def _all(run: EdgeRun, examples: Examples, batch_size: int, progress: Progress) -> list[PartEdges]:
@@ -140,16 +134,16 @@ def _all(run: EdgeRun, examples: Examples, batch_size: int, progress: Progress) 
     return found
 
 
-def _tables(found: list[PartEdges], by_example: bool, examples: int) -> Tables:
+def _tables(found: list[PartEdges], by_example: bool, examples: int) -> EdgeTables:
     tables = [one.table.double() for one in found]
     reach = sum((one.reach.double() for one in found), torch.zeros(())) / examples
     total = torch.cat([one.total.double() for one in found])
     if by_example:
-        return Tables(torch.cat(tables), reach, total)
-    return Tables(sum(tables, torch.zeros(())) / examples, reach, total)
+        return EdgeTables(torch.cat(tables), reach, total)
+    return EdgeTables(sum(tables, torch.zeros(())) / examples, reach, total)
 
 
-def _report(found: list[PartEdges], tables: Tables, wiring: Wiring) -> dict[str, Any]:
+def _report(found: list[PartEdges], tables: EdgeTables, wiring: HeadWiring) -> dict[str, Any]:
     """What edges sum to, and what they are to sum to."""
     out = tables.table.mean(0).sum(0)
 
@@ -164,16 +158,6 @@ def _report(found: list[PartEdges], tables: Tables, wiring: Wiring) -> dict[str,
         for site in found[0].change
     }
     return {"completeness": completeness, "edges_miss_effects_by": max(one.missed for one in found)}
-
-
-def _sizes(model: Model, wiring: Wiring) -> dict[str, Any]:
-    """The sizes of the model, as MIB's edge files have them."""
-    return {
-        "n_layers": model.n_layers,
-        "n_heads": max(one.heads for one in wiring.reads.values()),
-        "parallel_attn_mlp": len(wiring.network.stages) == model.n_layers,
-        "d_model": model.d_model,
-    }
 
 
 def _refuse_at_minimum(found: list[PartEdges], name: str) -> None:
@@ -191,15 +175,10 @@ def _check(
 ) -> None:
     if sorted(units) not in (["attn.head", "mlp"], ["attn.head", "mlp.neuron"]):
         raise ValueError(f"units={units!r}; they are ('attn.head', 'mlp') or ('attn.head', 'mlp.neuron')")
-    words = {
+    words: dict[str, tuple[str, tuple[str, ...]]] = {
         "method": (method, ("gradient", "integrated_gradients")),
-        "path": (path, ("inputs", "activations")),
-        "rule": (rule, ("midpoint", "left")),
-        "baseline": (baseline, (None, "patch", "zero", "mean")),
+        "path": (path, get_args(Path)),
+        "rule": (rule, get_args(Rule)),
     }
-    for name, (given, known) in words.items():
-        if given not in known:
-            raise ValueError(f"{name}={given!r}; it is one of {', '.join(map(str, known))}")
-    for name, count in (("steps", steps), ("batch_size", batch_size)):
-        if count < 1:
-            raise ValueError(f"{name}={count}; it is at least 1")
+    one_of(words if baseline is None else words | {"baseline": (baseline, KINDS)})
+    counts(steps=steps, batch_size=batch_size)

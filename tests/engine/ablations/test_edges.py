@@ -203,7 +203,7 @@ def test_memory_bounds_how_many_replays_run_side_by_side(monkeypatch: pytest.Mon
     leave_out = [(f"0.resid_post.feature:{i}", f"1.mlp_out.feature:{i}") for i in range(5)]
     circuit, examples = circuit_of(model, saes, leave_out=leave_out), some_pairs(*pairs())
     at_once = faithfulness(circuit, model, saes, examples, edges=True)
-    monkeypatch.setattr("whence.engine.circuits.ablation_edges.AT_ONCE", 1)
+    monkeypatch.setattr("whence.engine.ablations.edges.AT_ONCE", 1)
     close(faithfulness(circuit, model, saes, examples, edges=True).chosen, at_once.chosen)
 
 

@@ -7,9 +7,9 @@ import torch
 
 from circuit_cases import pairs, random_saes, random_transcoders, small
 from circuit_chosen import circuit_of, some_pairs
+from whence.engine.ablations.selecting import placed, slots_of
 from whence.engine.circuits.choosing import network_of
 from whence.engine.circuits.examples import examples_of
-from whence.engine.circuits.selecting import placed, slots_of
 from whence.results.keys import Node
 from whence.results.nodes import NodeTable
 

@@ -6,25 +6,25 @@ import torch
 
 from circuit_cases import Wide, asked_of, pairs, small
 from families import prompts
-from whence.engine.circuits import head_edges as module
 from whence.engine.circuits.choosing import network_of
 from whence.engine.circuits.effects import gradients
-from whence.engine.circuits.head_edges import head_edges
-from whence.engine.circuits.head_reads import at_ends, head_reads
-from whence.engine.circuits.head_wiring import Wiring, wiring_of
 from whence.engine.circuits.meeting import compared, seen
 from whence.engine.circuits.network import CircuitSite
 from whence.engine.circuits.state import look
-from whence.engine.circuits.taking import Taken, take
+from whence.engine.head_edges import products as module
+from whence.engine.head_edges.products import head_edges
+from whence.engine.head_edges.reads import at_ends, head_reads
+from whence.engine.head_edges.taking import Taken, take
+from whence.engine.head_edges.wiring import HeadWiring, head_wiring_of
 from whence.errors import UnsupportedModelError
 
 
 @contextmanager
-def wired(family: str, units: tuple[str, str] = ("attn.head", "mlp")) -> Generator[Wiring]:
+def wired(family: str, units: tuple[str, str] = ("attn.head", "mlp")) -> Generator[HeadWiring]:
     model = small(family)
     network = network_of(model, units)
     with Wide(), network.running():
-        yield wiring_of(network, model.batch(prompts(2, 5)), by_input=True)
+        yield head_wiring_of(network, model.batch(prompts(2, 5)), by_input=True)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_sites_can_be_asked_one_by_one() -> None:
         torch.testing.assert_close(sum(parts), head_edges(wiring, taken, delta, by_example=True))
 
 
-def linear(wiring: Wiring) -> tuple[Taken, dict[CircuitSite, torch.Tensor]]:
+def linear(wiring: HeadWiring) -> tuple[Taken, dict[CircuitSite, torch.Tensor]]:
     network = wiring.network
     asked = asked_of(small(network.layout.hf.config.model_type), None, *pairs(5), network)
     calls = asked.clean.calls
@@ -132,9 +132,9 @@ def test_an_end_that_no_map_makes_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         network = wiring.network
         site = next(iter(wiring.reads))
         assert site.sublayer is not None
-        calls = network.calls(small("gpt2").batch(prompts(1, 4)))
+        state = look(network, network.calls(small("gpt2").batch(prompts(1, 4))))
         strange = site.sublayer.entrance.c_attn
         monkeypatch.setattr(strange, "forward", lambda x: torch.cat([x, x, x], -1).detach())
         monkeypatch.setattr(strange, "_parameters", {})
         with pytest.raises(UnsupportedModelError, match="no linear map"):
-            head_reads(network, site.sublayer, calls, calls.embedded)
+            head_reads(network, site.sublayer, state, site.point)

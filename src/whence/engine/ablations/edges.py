@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.engine.circuits.ablation import Run
-from whence.engine.circuits.listening import Ends, Group, Sources, Wiring, upstream
+from whence.engine.ablations.listening import EndSources, Group, Hearing, Sources
+from whence.engine.ablations.nodes import Run
 from whence.engine.circuits.network import CircuitSite, Network, Values
+from whence.engine.circuits.routes import upstream
 from whence.engine.circuits.state import repeated
 from whence.engine.circuits.units import Said
 from whence.errors import UnsupportedModelError
@@ -31,18 +32,18 @@ AT_ONCE = 1 << 24  # numbers that the units of one site say in all replays side 
 class EdgeChoice:
     """Edges that are kept."""
 
-    wiring: Wiring
+    hearing: Hearing
 
     def final(self, run: Run) -> Float[Tensor, "example pos d_model"]:
         """The last stream with all other edges ablated."""
-        return _EdgeRun(run, self.wiring).final()
+        return _EdgeRun(run, self.hearing).final()
 
 
 class _EdgeRun:
     """One run: what the units of each site say, once their sources are known."""
 
-    def __init__(self, run: Run, wiring: Wiring) -> None:
-        self.run, self.wiring = run, wiring
+    def __init__(self, run: Run, hearing: Hearing) -> None:
+        self.run, self.hearing = run, hearing
         self.said: dict[CircuitSite, Said] = {}
         self.calls: dict[int, Calls] = {1: run.clean.calls}
 
@@ -51,34 +52,34 @@ class _EdgeRun:
         for site in network.sites:
             self.said[site] = self._say(site)
         start, parents = upstream(network, None)
-        held = {parent: self._heard(parent, [self.wiring.metric]) for parent in parents}
+        held = {parent: self._heard(parent, [self.hearing.metric]) for parent in parents}
         return network.run(self.run.clean.calls, self.run.clean.calls.embedded, start, held=held)
 
     # ------------------------------------------------------------ one site
     def _say(self, site: CircuitSite) -> Said:
         """What its units say in this run."""
-        if self.wiring.rules.alone(site):
+        if self.hearing.rules.alone(site):
             return self.run.clean.said[site]
         said = self.run.gone[site]
         start, parents = upstream(self.run.network, site)
         for some in self._side_by_side(site, parents):
             new = self._replayed(site, start, parents, [group.ends for group in some])
             for row, group in enumerate(some):
-                kept = self.wiring.targets(site, group).to(self.run.slot.device)
+                kept = self.hearing.targets(site, group).to(self.run.slot.device)
                 mine = Said(new.features[row], new.vectors[row])
                 said = mine.mixed(said, site.units.mask(kept[self.run.slot]))
         return said
 
     def _side_by_side(self, site: CircuitSite, parents: list[CircuitSite]) -> Iterator[list[Group]]:
         """Groups of a kind, as many as memory allows."""
-        groups, tokens = self.wiring.groups[site], self.run.slot.numel()
+        groups, tokens = self.hearing.groups[site], self.run.slot.numel()
         widest = max(one.units.count for one in (site, *parents))
         for ends in sorted({len(group.ends) for group in groups}):
             alike = [group for group in groups if len(group.ends) == ends]
             rows = max(1, AT_ONCE // (ends * tokens * widest))
             yield from (alike[at : at + rows] for at in range(0, len(alike), rows))
 
-    def _replayed(self, site: CircuitSite, start: int, parents: list[CircuitSite], wanted: list[Ends]) -> Said:
+    def _replayed(self, site: CircuitSite, start: int, parents: list[CircuitSite], wanted: list[EndSources]) -> Said:
         """What the units of a site say for each of several sets of sources: [set, example, pos, ...]."""
         clean, ends = self.run.clean, len(wanted[0])
         if not parents:
@@ -94,7 +95,7 @@ class _EdgeRun:
 
     def _heard(self, parent: CircuitSite, sources: Sequence[Sources]) -> Float[Tensor, "row pos width"]:
         """The vector of a site as each of several listeners hears it, one block of all examples after the other."""
-        kept = torch.stack([self.wiring.sources(parent, one) for one in sources]).to(self.run.slot.device)
+        kept = torch.stack([self.hearing.sources(parent, one) for one in sources]).to(self.run.slot.device)
         mask = parent.units.mask(kept[:, self.run.slot])
         return parent.units.join(self.said[parent].mixed(self.run.gone[parent], mask)).flatten(0, 1)
 

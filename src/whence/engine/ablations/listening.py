@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from whence.engine.circuits.ablation import Rules, error_of
+from whence.engine.ablations.nodes import Rules, error_of
+from whence.engine.ablations.selecting import Placed
 from whence.engine.circuits.network import CircuitSite, Network
-from whence.engine.circuits.selecting import Placed
+from whence.engine.circuits.routes import upstream
 from whence.results.circuit_parts import CircuitParts
 from whence.results.names import ENDS
 
@@ -34,20 +35,20 @@ class Sources:
 
 
 EVERYTHING = Sources(but=True)
-Ends = tuple[Sources, ...]  # one for all that a unit reads, or one each for a head's queries, keys and values
+EndSources = tuple[Sources, ...]  # one for all that a unit reads, or one each for a head's queries, keys and values
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
     """Units of a site that share their sources."""
 
-    ends: Ends
+    ends: EndSources
     slot: Int[Tensor, " place"]
     unit: Int[Tensor, " place"]
 
 
 @dataclass(frozen=True, eq=False)
-class Wiring:
+class Hearing:
     """What every site, and the metric, listens to."""
 
     nodes: dict[CircuitSite, Placed]
@@ -73,32 +74,14 @@ class Wiring:
         return self.rules.decided(units, mask ^ said.but)
 
 
-def upstream(network: Network, site: CircuitSite | None) -> tuple[int, list[CircuitSite]]:
-    """The point from which what a site reads can be run with every site on the way held, and these sites.
-
-    Args:
-        network: the model and its sites.
-        site: the one that reads; None for the metric.
-    """
-    point = network.end if site is None else site.point
-    start = point - 1 if site is not None and site.sublayer is None else point
-    if start < 0:
-        return 0, []
-    while start not in network.at_point:
-        start -= 1
-    between = [sublayer for stage in network.stages[start:point] for sublayer in stage]
-    passed = [network.at_sublayer[sublayer] for sublayer in between if sublayer in network.at_sublayer]
-    return start, [network.at_point[start], *passed]
-
-
-def wiring_of(
+def hearing_of(
     network: Network,
     circuit: CircuitParts,
     nodes: dict[CircuitSite, Placed],
     rules: Rules,
     *,
     complement: bool = False,
-) -> Wiring:
+) -> Hearing:
     """The edges of a circuit, or all but them.
 
     Args:
@@ -117,7 +100,7 @@ def wiring_of(
     for site, found in groups.items():
         found += _groups(nodes[site], into, complement) if site in nodes else []
         found += _error(site, rules.slots) if rules.errors == "keep" else []
-    return Wiring(nodes, rules, groups, Sources(into.get(len(circuit.nodes) - 1, ()), complement))
+    return Hearing(nodes, rules, groups, Sources(into.get(len(circuit.nodes) - 1, ()), complement))
 
 
 def _into(circuit: CircuitParts) -> dict[int, tuple[int, ...]]:
@@ -134,14 +117,14 @@ def _groups(nodes: Placed, into: dict[int, tuple[int, ...]], complement: bool) -
     parts: dict[tuple[int, int], dict[int, int]] = {}
     for unit, slot, end, number in lines:
         parts.setdefault((unit, slot), {})[end] = number
-    found: dict[Ends, list[tuple[int, int]]] = {}
+    found: dict[EndSources, list[tuple[int, int]]] = {}
     for place, numbers in parts.items():
         if complement or -1 in numbers:
             found.setdefault(_ends(numbers, into, complement), []).append(place)
     return [Group(ends, *torch.tensor(places).T.flip(0)) for ends, places in found.items()]
 
 
-def _ends(numbers: dict[int, int], into: dict[int, tuple[int, ...]], complement: bool) -> Ends:
+def _ends(numbers: dict[int, int], into: dict[int, tuple[int, ...]], complement: bool) -> EndSources:
     """What a unit listens to: its own in-edges, or with ends those of each; an edge from an end to its head is none."""
     own = {number for end, number in numbers.items() if end >= 0}
     direct = tuple(number for number in into.get(numbers.get(-1, -1), ()) if number not in own)

@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from whence.engine.ablations.selecting import Placed
 from whence.engine.circuits.baseline import Baseline
 from whence.engine.circuits.examples import Examples, Part
+from whence.engine.circuits.measure import metric_of
 from whence.engine.circuits.network import CircuitSite, Network
-from whence.engine.circuits.selecting import Placed
 from whence.engine.circuits.state import State, look
 from whence.engine.circuits.units import Said, Units
-from whence.model.linear import accumulation_dtype
 from whence.progress import Progress
 
 
@@ -181,9 +181,7 @@ def _run(network: Network, part: Part, baseline: Baseline, slots: Tensor) -> Run
 
 
 def _metric(run: Run, examples: Examples, final: Tensor) -> Float64[Tensor, " example"]:
-    logits = run.network.logits(run.clean.calls, final)
-    wide = logits.to(accumulation_dtype(logits.dtype))
-    return examples.measure.of(wide, run.part.example).double().cpu()
+    return metric_of(run.network, examples.measure, run.clean.calls, final, run.part.example).double().cpu()
 
 
 def _see(run: Run, active: dict[CircuitSite, Tensor]) -> None:

@@ -11,7 +11,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from whence.engine.circuits.ablation import (
+from whence.engine.ablations.edges import EdgeChoice
+from whence.engine.ablations.listening import hearing_of
+from whence.engine.ablations.nodes import (
     Choice,
     Measured,
     Rules,
@@ -19,13 +21,12 @@ from whence.engine.circuits.ablation import (
     measured,
     node_choice,
 )
-from whence.engine.circuits.ablation_edges import EdgeChoice
+from whence.engine.ablations.selecting import Placed, placed, slots_of
 from whence.engine.circuits.baseline import baseline_of
+from whence.engine.circuits.checks import counts, one_of
 from whence.engine.circuits.choosing import network_of
 from whence.engine.circuits.examples import Examples, examples_of
-from whence.engine.circuits.listening import wiring_of
 from whence.engine.circuits.network import CircuitSite, Network
-from whence.engine.circuits.selecting import Placed, placed, slots_of
 from whence.model.model import Model
 from whence.progress import Progress
 from whence.results.circuit_faithfulness import CircuitScore, Kind
@@ -40,7 +41,7 @@ _CHOICES = {"ablation": get_args(Ablation), "errors": get_args(Errors), "embeddi
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class WantedScore:
     """A score that is wanted."""
 
     circuit: CircuitParts
@@ -70,12 +71,10 @@ class Scoring:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r}; it is one of {', '.join(choices)}")
-        for name, least in (("start_layer", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}; it is at least {least}")
+        one_of({name: (getattr(self, name), choices) for name, choices in _CHOICES.items()})
+        counts(batch_size=self.batch_size)
+        if self.start_layer < 0:
+            raise ValueError(f"start_layer={self.start_layer}; it is at least 0")
         if not isinstance(self.pairs, Pairs):
             raise TypeError(f"pairs= is {type(self.pairs).__name__}; give whence.Pairs, e.g. from whence.load_pairs")
         if self.ablation == "resample" and self.pairs.patch is None:
@@ -86,14 +85,16 @@ class Scoring:
         network, slots = network_of(self.model, self.dictionaries), circuits[0].slots
         rules = Rules(self.errors, self.embeddings, self.start_layer, len(slots) or 1)
         placings = [(circuit, placed(network, circuit.nodes)) for circuit in circuits]
-        asked = [Asked(circuit, nodes, kind) for circuit, nodes in placings for kind in kinds]
-        found = self._measured(network, rules, asked, slots)
-        return [self._score(rules, found, number, one) for number, one in enumerate(asked)]
+        wanted = [WantedScore(circuit, nodes, kind) for circuit, nodes in placings for kind in kinds]
+        found = self._measured(network, rules, wanted, slots)
+        return [self._score(rules, found, number, one) for number, one in enumerate(wanted)]
 
-    def _measured(self, network: Network, rules: Rules, asked: Sequence[Asked], slots: tuple[str, ...]) -> Measured:
+    def _measured(
+        self, network: Network, rules: Rules, wanted: Sequence[WantedScore], slots: tuple[str, ...]
+    ) -> Measured:
         """The metric of nothing, then of each score's choice."""
         examples = self._examples()
-        choices = [node_choice(network, {}, rules), *(self._choice(network, rules, one) for one in asked)]
+        choices = [node_choice(network, {}, rules), *(self._choice(network, rules, one) for one in wanted)]
         kind = "patch" if self.ablation == "resample" else self.ablation
         with network.running():
             away = baseline_of(network, examples, kind, self.batch_size)
@@ -105,13 +106,13 @@ class Scoring:
         aligned = self.pairs.slots is not None or len({*self.pairs.lengths}) == 1
         return examples_of(self.model, self.pairs, None, self.metric, aligned=aligned)
 
-    def _choice(self, network: Network, rules: Rules, one: Asked) -> Choice:
+    def _choice(self, network: Network, rules: Rules, one: WantedScore) -> Choice:
         complement = one.kind == "completeness"
         if self.edges:
-            return EdgeChoice(wiring_of(network, one.circuit, one.nodes, rules, complement=complement))
+            return EdgeChoice(hearing_of(network, one.circuit, one.nodes, rules, complement=complement))
         return node_choice(network, one.nodes, rules, complement=complement)
 
-    def _score(self, rules: Rules, found: Measured, number: int, one: Asked) -> CircuitScore:
+    def _score(self, rules: Rules, found: Measured, number: int, one: WantedScore) -> CircuitScore:
         active = {site: rules.count(site, says) for site, says in found.active.items()}
         mine = {site: rules.count(site, mask_at(site, one.nodes, rules)) for site in active}
         return CircuitScore(
@@ -127,7 +128,7 @@ class Scoring:
         )
 
 
-def _edges(rules: Rules, one: Asked) -> int:
+def _edges(rules: Rules, one: WantedScore) -> int:
     """How many edges of a circuit are decided edge by edge: both ends are."""
     decided = torch.zeros(len(one.circuit.nodes), dtype=torch.bool)
     decided[-1] = True

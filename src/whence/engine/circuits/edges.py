@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from whence.engine.circuits.joins import Rows, Table, WideRows, join, join_wide, widened
-from whence.engine.circuits.meeting import Ends, ends, meet, seen
+from whence.engine.circuits.meeting import EndRows, ends, meet, seen
 from whence.engine.circuits.network import CircuitSite, Network
 from whence.engine.circuits.pulling import added, in_stream, pull_in_turns, pull_site, pull_tokens
 from whence.engine.circuits.state import State
@@ -180,7 +180,7 @@ class EdgeWalk:
         else:
             join_wide(down, up, table)
 
-    def _meet(self, target: CircuitSite, down: Ends) -> None:
+    def _meet(self, target: CircuitSite, down: EndRows) -> None:
         sublayer, point = target.sublayer, target.point
         assert sublayer is not None
         for source in self._visible(point) or ():

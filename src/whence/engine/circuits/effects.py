@@ -128,12 +128,18 @@ def _patched(asked: Asked, again: Calls, site: CircuitSite, clean: Tensor, rows:
 
 
 @torch.no_grad()
+def final_at_baseline(asked: Asked, sites: Iterable[CircuitSite]) -> Float[Tensor, "example pos d_model"]:
+    """The final stream when these sites go to the baseline together; what has no baseline follows them."""
+    calls, own = asked.clean.calls, asked.clean.own
+    away = {site: own[site] + asked.moved(site).to(own[site]) for site in sites}
+    return asked.network.run(calls, calls.embedded, held=away)
+
+
+@torch.no_grad()
 def at_baseline(asked: Asked, sites: Iterable[CircuitSite]) -> Float[Tensor, " example"]:
-    """What the metric does when these sites go to the baseline together; what has no baseline follows them."""
-    calls, state = asked.clean.calls, asked.clean
-    away = {site: state.own[site] + asked.moved(site).to(state.own[site]) for site in sites}
-    final = asked.network.run(calls, calls.embedded, held=away)
-    return asked.metric(calls, final) - asked.metric(calls, state.final)
+    """What the metric does then."""
+    calls, final = asked.clean.calls, final_at_baseline(asked, sites)
+    return asked.metric(calls, final) - asked.metric(calls, asked.clean.final)
 
 
 @torch.no_grad()

@@ -24,7 +24,6 @@ from whence.engine.circuits.units import Places
 from whence.engine.score_scaling import scaling_of
 from whence.model.attention import Attention, Scored
 from whence.model.calls import Calls
-from whence.model.layout import Writer
 from whence.model.sublayers import Passed, Sublayer
 
 ROWS_AT_ONCE = 512
@@ -43,11 +42,12 @@ class Seen:
     value: Float[Tensor, "example group pos d_value"]
     pattern: Float[Tensor, "example head pos pos"]
     slope: Float[Tensor, "example head pos pos"]
+    scaling: float  # the slope without a softcap
     passed: Passed
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
+class EndRows:
     """Covectors at queries (own position), and at keys and values side by side."""
 
     query: Rows
@@ -55,8 +55,19 @@ class Ends:
 
 
 @torch.no_grad()
-def seen(network: Network, sublayer: Sublayer, state: State, point: int) -> Seen:
-    """Queries, keys, values, pattern, and the slope of the scores by q · k."""
+def seen(network: Network, sublayer: Sublayer, state: State, point: int, scaling: float | None = None) -> Seen:
+    """Queries, keys, values, pattern, and the slope of the scores by q · k.
+
+    Args:
+        network: the model.
+        sublayer: the attention.
+        state: its batch.
+        point: of the stream it reads.
+        scaling: what the model multiplies q · k with; None reads it off this batch, which takes two tokens.
+
+    Raises:
+        UnsupportedModelError: scores that are no multiple of q · k.
+    """
     scored: list[Scored] = []
     told: list[Attention] = []
     tape = network.tape
@@ -66,28 +77,28 @@ def seen(network: Network, sublayer: Sublayer, state: State, point: int) -> Seen
     finally:
         tape.on_scores = tape.on_attention = None
     one, length = scored[0], scored[0].key.shape[2]
-    longest = int(state.calls.batch.lengths.argmax())  # a prompt of one token, padded, compares no two keys
-    only = replace(one, **{name: getattr(one, name)[longest, None] for name in ("query", "key", "score", "pattern")})
-    slope = torch.zeros_like(told[0].pattern)
-    if length > 1:
-        slope = slope + scaling_of(_writer(network, sublayer), only)
+    scaling = _scaling(network, sublayer, state, one) if scaling is None else scaling
+    slope = torch.full_like(told[0].pattern, scaling)
     if one.softcap is not None:
         slope = slope * (1 - (one.score[..., :length] / one.softcap).square()).clamp_min(0)
-    return Seen(one.query, one.key, told[0].value, told[0].pattern, slope, passed)
+    return Seen(one.query, one.key, told[0].value, told[0].pattern, slope, scaling, passed)
 
 
-def _writer(network: Network, sublayer: Sublayer) -> Writer:
-    return next(writer for writer in network.layout.of(sublayer.layer) if writer.name == "attn")
+def _scaling(network: Network, sublayer: Sublayer, state: State, one: Scored) -> float:
+    longest = int(state.calls.batch.lengths.argmax())  # a prompt of one token, padded, compares no two keys
+    only = replace(one, **{name: getattr(one, name)[longest, None] for name in ("query", "key", "score", "pattern")})
+    writer = next(writer for writer in network.layout.of(sublayer.layer) if writer.name == "attn")
+    return scaling_of(writer, only)
 
 
-def ends(site: CircuitSite, what: Seen, at: Places, node: Tensor, covector: Float[Tensor, "n width"]) -> Ends:
+def ends(site: CircuitSite, what: Seen, at: Places, node: Tensor, covector: Float[Tensor, "n width"]) -> EndRows:
     """Covectors at an attention's site, at its queries, keys and values."""
     pulled = [
         _pulled(site, what, Places(*(part[here] for part in (at.example, at.position, at.unit))), covector[here])
         for here in torch.arange(len(at), device=covector.device).split(ROWS_AT_ONCE)
     ]
     query, key_value = (torch.cat(parts) for parts in zip(*pulled, strict=True))
-    return Ends(Rows(at.example, at.position, node, query), WideRows(at.example, node, key_value))
+    return EndRows(Rows(at.example, at.position, node, query), WideRows(at.example, node, key_value))
 
 
 def _pulled(site: CircuitSite, what: Seen, at: Places, covector: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,7 +170,7 @@ def compared(network: Network, sublayer: Sublayer, calls: Calls, given: Tensor) 
     return query, key, value
 
 
-def meet(network: Network, sublayer: Sublayer, state: State, point: int, down: Ends, up: Rows, table: Table) -> None:
+def meet(network: Network, sublayer: Sublayer, state: State, point: int, down: EndRows, up: Rows, table: Table) -> None:
     """Add the weights of all pairs of targets at an attention and sources in the stream before it."""
     if not len(down.query) or not len(up):
         return

@@ -19,7 +19,7 @@ from whence.results.nodes import NodeTable
 
 
 @dataclass(frozen=True, eq=False)
-class Entries:
+class EffectEntries:
     """Effects that are not zero: one line an example, slot and unit."""
 
     example: Int[Tensor, " entry"]
@@ -35,7 +35,7 @@ class Gathered:
         self.site, self.slots, self.examples = site, slots, examples
         self.total: Tensor = torch.zeros(slots, site.units.count, dtype=torch.float64)
         self.passing: Tensor = torch.zeros(slots, site.units.count, dtype=torch.bool)  # in some example, at some token
-        self._entries: list[Entries] = []
+        self._entries: list[EffectEntries] = []
 
     def add(self, part: Part, effect: Float[Tensor, "n pos unit"], threshold: float) -> None:
         """Take the effects of some examples."""
@@ -49,17 +49,17 @@ class Gathered:
         self.passing[part.slot[over.nonzero(as_tuple=True)[:2]].cpu(), unit.cpu()] = True
         example, slot, unit = summed.nonzero(as_tuple=True)
         values = summed[example, slot, unit]
-        self._entries.append(Entries(part.example[example].cpu(), slot.cpu(), unit.cpu(), values.cpu()))
+        self._entries.append(EffectEntries(part.example[example].cpu(), slot.cpu(), unit.cpu(), values.cpu()))
 
     @property
     def mean(self) -> Float[Tensor, "slot unit"]:
         """Over examples."""
         return self.total / self.examples
 
-    def entries(self) -> Entries:
+    def entries(self) -> EffectEntries:
         """Everything taken."""
         fields = ("example", "slot", "unit", "effect")
-        return Entries(*(torch.cat([getattr(one, name) for one in self._entries]) for name in fields))
+        return EffectEntries(*(torch.cat([getattr(one, name) for one in self._entries]) for name in fields))
 
 
 @dataclass(frozen=True, eq=False)

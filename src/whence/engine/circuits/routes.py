@@ -8,8 +8,25 @@ Cost: none. Knows nothing of units.
 
 from collections.abc import Sequence
 
-from whence.engine.circuits.listening import upstream
 from whence.engine.circuits.network import CircuitSite, Network
+
+
+def upstream(network: Network, site: CircuitSite | None) -> tuple[int, list[CircuitSite]]:
+    """The point from which what a site reads can be run with every site on the way held, and these sites.
+
+    Args:
+        network: the model and its sites.
+        site: the one that reads; None for the metric.
+    """
+    point = network.end if site is None else site.point
+    start = point - 1 if site is not None and site.sublayer is None else point
+    if start < 0:
+        return 0, []
+    while start not in network.at_point:
+        start -= 1
+    between = [sublayer for stage in network.stages[start:point] for sublayer in stage]
+    passed = [network.at_sublayer[sublayer] for sublayer in between if sublayer in network.at_sublayer]
+    return start, [network.at_point[start], *passed]
 
 
 def site_of(network: Network, key: str) -> CircuitSite | None:

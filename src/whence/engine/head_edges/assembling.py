@@ -15,9 +15,9 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from whence.engine.circuits.assembling import Assembled
-from whence.engine.circuits.head_wiring import Wiring
 from whence.engine.circuits.network import CircuitSite
 from whence.engine.circuits.nodes import joined, table_of
+from whence.engine.head_edges.wiring import HeadWiring
 from whence.results.circuit_samples import Samples
 from whence.results.circuit_sites import forward_order
 from whence.results.keys import Node
@@ -27,7 +27,7 @@ from whence.results.weights import Weights
 
 
 @dataclass(frozen=True, eq=False)
-class Tables:
+class EdgeTables:
     """Edges over all examples."""
 
     table: Float64[Tensor, "table target source"]  # one an example, or their mean
@@ -38,7 +38,7 @@ class Tables:
 class _Numbering:
     """The node that each row and each column of the tables is: sources first, then what only reads."""
 
-    def __init__(self, wiring: Wiring) -> None:
+    def __init__(self, wiring: HeadWiring) -> None:
         self.wiring = wiring
         self.tables = [_units(site) for site in wiring.network.sites]
         self.count = wiring.shape[1]
@@ -77,7 +77,7 @@ class _Numbering:
         return torch.cat(target), torch.cat(source), torch.cat(value, 1)
 
 
-def assemble_edges(wiring: Wiring, found: Tables) -> Assembled:
+def assemble_edges(wiring: HeadWiring, found: EdgeTables) -> Assembled:
     """The parts of a circuit; without samples where examples are not told apart."""
     numbering = _Numbering(wiring)
     nodes = joined(numbering.tables)

@@ -13,24 +13,23 @@ site ("activations"). Both sums are reported. Cost: one forward and one backward
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from whence.engine.circuits.baseline import Baseline
-from whence.engine.circuits.effects import Asked, Rule, points, whole_site
+from whence.engine.circuits.effects import Asked, Rule, final_at_baseline, points, whole_site
 from whence.engine.circuits.examples import Part
-from whence.engine.circuits.head_edges import head_edges, neuron_reach
-from whence.engine.circuits.head_wiring import Wiring
-from whence.engine.circuits.measure import Measure
+from whence.engine.circuits.measure import Measure, metric_of
 from whence.engine.circuits.network import CircuitSite, Values
 from whence.engine.circuits.state import repeated
-from whence.engine.circuits.taking import Taken, take
+from whence.engine.head_edges.products import head_edges, neuron_reach
+from whence.engine.head_edges.taking import Taken, take
+from whence.engine.head_edges.wiring import HeadWiring
 from whence.engine.tolerance import refuse_gap, tolerance_of
 from whence.model.calls import Calls
-from whence.model.linear import accumulation_dtype
 
 Path = Literal["inputs", "activations"]
 
@@ -42,6 +41,11 @@ class Route:
     path: Path | None
     steps: int
     rule: Rule
+
+    def recorded(self) -> dict[str, Any]:
+        """What a result says of it."""
+        along = self.path is not None
+        return {"path": self.path, "steps": self.steps if along else None, "rule": self.rule if along else None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +69,7 @@ class PartEdges:
 class EdgeRun:
     """What is asked of every part of the examples."""
 
-    wiring: Wiring
+    wiring: HeadWiring
     measure: Measure
     baseline: Baseline
     route: Route
@@ -87,19 +91,22 @@ class EdgeRun:
         clean = self._taken(calls, part, {})
         network.check(calls, network.logits(calls, clean.state.final))
         asked = Asked(network, clean.state, self.baseline.delta(network, part, clean.state), self.measure, part.example)
-        delta = {site: asked.moved(site) for site in network.sites}
-        away = {site: clean.state.own[site] + delta[site] for site in network.sites}
-        moved = network.run(calls, calls.embedded, held=away)
-        total = self._metric(calls, moved, part) - self._metric(calls, clean.state.final, part)
-        slopes = float(clean.final.norm()), float(self._slope(calls, moved, part).norm())
+        table, reach, missed = self._summed(clean, {site: asked.moved(site) for site in network.sites}, part)
+        moved = final_at_baseline(asked, network.sites)
+        total = asked.metric(calls, moved) - asked.metric(calls, clean.state.final)
+        slopes = float(clean.final.norm()), float(_slope(asked, moved).norm())
+        return PartEdges(table, reach, total, self._changes(asked), missed, slopes)
+
+    # ------------------------------------------------------------ where the gradient is taken
+    def _summed(self, clean: Taken, delta: Values, part: Part) -> tuple[Tensor, Tensor, float]:
+        """Edges, what reaches neurons, and what edges miss, of all batches that edges are taken in."""
         ways = self._ways(clean, delta, part)
         table, reach, missed = self._along(*next(ways))
         for taken, some in ways:
             more, reached, worse = self._along(taken, some)
             table, reach, missed = table + more, reach + reached, max(missed, worse)
-        return PartEdges(table, reach, total, self._changes(asked), missed, slopes)
+        return table, reach, missed
 
-    # ------------------------------------------------------------ where the gradient is taken
     def _ways(self, clean: Taken, delta: Values, part: Part) -> Iterator[tuple[Taken, Values]]:
         """Where edges are taken, all points in one batch, and the differences of the sites whose edges are."""
         network, route = self.wiring.network, self.route
@@ -158,11 +165,12 @@ class EdgeRun:
         return {first: asked.metric(calls, moved) - asked.metric(calls, asked.clean.final)}
 
     def _metric(self, calls: Calls, final: Tensor, part: Part) -> Float[Tensor, " n"]:
-        logits = self.wiring.network.logits(calls, final)
-        wide = logits.to(accumulation_dtype(logits.dtype))
-        return self.measure.of(wide, part.example.repeat(len(final) // len(part.example)))
+        example = part.example.repeat(len(final) // len(part.example))
+        return metric_of(self.wiring.network, self.measure, calls, final, example)
 
-    @torch.enable_grad()
-    def _slope(self, calls: Calls, final: Tensor, part: Part) -> Tensor:
-        final = final.detach().requires_grad_()
-        return torch.autograd.grad(self._metric(calls, final, part).sum(), final)[0]
+
+@torch.enable_grad()
+def _slope(asked: Asked, final: Tensor) -> Tensor:
+    """The metric's gradient by a final stream."""
+    final = final.detach().requires_grad_()
+    return torch.autograd.grad(asked.metric(asked.clean.calls, final).sum(), final)[0]

@@ -16,20 +16,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from whence.engine.circuits.head_reads import End, at_ends
-from whence.engine.circuits.head_wiring import Wiring
-from whence.engine.circuits.head_writes import Block, Writes
 from whence.engine.circuits.meeting import seen
 from whence.engine.circuits.network import CircuitSite
 from whence.engine.circuits.pulling import pushed
-from whence.engine.circuits.taking import Taken
+from whence.engine.head_edges.reads import End, at_ends
+from whence.engine.head_edges.taking import Taken
+from whence.engine.head_edges.wiring import HeadWiring
+from whence.engine.head_edges.writes import Block, Writes
 
 AT_ONCE = 1 << 24  # numbers in one block of rows
 
 
 @torch.no_grad()
 def head_edges(
-    wiring: Wiring, taken: Taken, delta: dict[CircuitSite, Tensor], *, by_example: bool
+    wiring: HeadWiring, taken: Taken, delta: dict[CircuitSite, Tensor], *, by_example: bool
 ) -> Float[Tensor, "table target source"]:
     """The edges out of the sites that differ.
 
@@ -43,7 +43,7 @@ def head_edges(
 
 
 @torch.no_grad()
-def neuron_reach(wiring: Wiring, taken: Taken, delta: dict[CircuitSite, Tensor]) -> Float[Tensor, " neuron"]:
+def neuron_reach(wiring: HeadWiring, taken: Taken, delta: dict[CircuitSite, Tensor]) -> Float[Tensor, " neuron"]:
     """What the differences of these sites do through each neuron that reads them directly, summed over examples.
 
     The edges into an MLP, neuron by neuron of it: their sum over neurons is the sum of its edges over sources.
@@ -66,7 +66,7 @@ def neuron_reach(wiring: Wiring, taken: Taken, delta: dict[CircuitSite, Tensor])
 
 
 class _Edges:
-    def __init__(self, wiring: Wiring, taken: Taken, delta: dict[CircuitSite, Tensor], by_example: bool) -> None:
+    def __init__(self, wiring: HeadWiring, taken: Taken, delta: dict[CircuitSite, Tensor], by_example: bool) -> None:
         self.wiring, self.taken, self.by_example = wiring, taken, by_example
         self.writes = {site: Writes(site, taken.state, delta[site]) for site in wiring.network.sites if site in delta}
         self.covectors = {site: self._arriving(site) for site in wiring.rows if self._sources(site)}
@@ -95,8 +95,10 @@ class _Edges:
             return taken.field[target]
         sublayer, stream = target.sublayer, taken.state.streams[target.point]
         assert sublayer is not None
-        ends = at_ends(seen(wiring.network, sublayer, taken.state, target.point), taken.gradient[target])
-        return wiring.reads[target].back(wiring.network, taken.state.calls, sublayer.given(stream), ends)
+        reads = wiring.reads[target]
+        what = seen(wiring.network, sublayer, taken.state, target.point, reads.scaling)
+        given, ends = sublayer.given(stream), at_ends(what, taken.gradient[target])
+        return reads.back(wiring.network, taken.state.calls, given, ends)
 
     def _at_stream(self, target: CircuitSite | None, block: Block) -> Float[Tensor, "n target s d_model"]:
         """The covectors of a target's rows, in the stream."""

@@ -19,18 +19,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from whence.engine.circuits.meeting import Seen, compared
+from whence.engine.circuits.meeting import Seen, compared, seen
 from whence.engine.circuits.network import Network
+from whence.engine.circuits.state import State
 from whence.errors import UnsupportedModelError
 from whence.model.attention import expand_groups
 from whence.model.calls import Calls
 from whence.model.hooks import After, first_tensor, hooked
 from whence.model.linear import rows_of
 from whence.model.sublayers import Sublayer
+from whence.results.names import ENDS
 
-ENDS = ("q", "k", "v")
-End = tuple[int, int]  # which of ENDS, head
-Ends = tuple[Tensor, Tensor, Tensor]
+End = tuple[int, int]  # which of query, key and value; head
+QueryKeyValue = tuple[Tensor, Tensor, Tensor]
+Made = tuple[dict[nn.Module, Tensor], QueryKeyValue]  # what maps put out, and what is made of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +54,12 @@ class HeadReads:
 
     sublayer: Sublayer
     heads: int
+    scaling: float  # what it multiplies q · k with
     pieces: dict[End, tuple[Piece, ...]]
     turns: tuple[tuple[End, ...], ...]
 
     @torch.enable_grad()
-    def back(self, network: Network, calls: Calls, given: Tensor, ends: Ends) -> dict[End, list[Tensor]]:
+    def back(self, network: Network, calls: Calls, given: Tensor, ends: QueryKeyValue) -> dict[End, list[Tensor]]:
         """Covectors at the channels of every end: [example, pos, channel] for each of its pieces.
 
         Args:
@@ -84,7 +87,7 @@ def _placed(made: Tensor, own: Tensor, turn: tuple[End, ...], which: int) -> Ten
     return field
 
 
-def _gradients(made: Ends, leaves: dict[nn.Module, Tensor], asked: list[Tensor]) -> dict[nn.Module, Tensor]:
+def _gradients(made: QueryKeyValue, leaves: dict[nn.Module, Tensor], asked: list[Tensor]) -> dict[nn.Module, Tensor]:
     """By what each map put out, [example, pos, channel]."""
     made_of_them = [pair for pair in zip(made, asked, strict=True) if pair[0].requires_grad]
     if not made_of_them:
@@ -97,7 +100,7 @@ def _gradients(made: Ends, leaves: dict[nn.Module, Tensor], asked: list[Tensor])
     }
 
 
-def _cut(network: Network, sublayer: Sublayer, calls: Calls, given: Tensor) -> tuple[dict[nn.Module, Tensor], Ends]:
+def _cut(network: Network, sublayer: Sublayer, calls: Calls, given: Tensor) -> Made:
     """What the maps put out, as leaves, and the queries, keys and values made of them."""
     given, leaves = given.detach().clone(), {}
     inner = [m for m in sublayer.entrance.modules() if all(part is not sublayer.write for part in m.modules())]
@@ -121,19 +124,20 @@ def _cut(network: Network, sublayer: Sublayer, calls: Calls, given: Tensor) -> t
 
 
 @torch.enable_grad()
-def head_reads(network: Network, sublayer: Sublayer, calls: Calls, given: Tensor) -> HeadReads:
-    """The channels that make each end of each head.
+def head_reads(network: Network, sublayer: Sublayer, state: State, point: int) -> HeadReads:
+    """The channels that make each end of each head, and what queries and keys are compared by.
 
     Args:
         network: the model.
         sublayer: the attention.
-        calls: of a few tokens.
-        given: what the attention is given there.
+        state: of a few tokens, two at least: one alone compares no keys, and yet may be compared with a sink.
+        point: of the stream that the attention reads.
 
     Raises:
-        UnsupportedModelError: an end that no map makes.
+        UnsupportedModelError: an end that no map makes, or scores that are no multiple of q · k.
     """
-    leaves, made = _cut(network, sublayer, calls, given)
+    scaling = seen(network, sublayer, state, point).scaling
+    leaves, made = _cut(network, sublayer, state.calls, sublayer.given(state.streams[point]))
     heads = made[0].shape[1]
     pieces: dict[End, tuple[Piece, ...]] = {}
     owned: dict[End, Tensor] = {}
@@ -148,10 +152,10 @@ def head_reads(network: Network, sublayer: Sublayer, calls: Calls, given: Tensor
                 f"{end[1]}, so its edges cannot be told apart; feature_circuit with 'attn.head' has them whole"
             )
         owned[end] = torch.cat([*used.values()])
-    return HeadReads(sublayer, heads, pieces, _in_turns(owned))
+    return HeadReads(sublayer, heads, scaling, pieces, _in_turns(owned))
 
 
-def _random(made: Ends, end: End, heads: int) -> list[Tensor]:
+def _random(made: QueryKeyValue, end: End, heads: int) -> list[Tensor]:
     """A covector at one end of one head."""
     which, head = end
     asked = [torch.zeros_like(one) for one in made]
@@ -173,7 +177,7 @@ def _in_turns(owned: dict[End, Tensor]) -> tuple[tuple[End, ...], ...]:
 
 
 @torch.no_grad()
-def at_ends(what: Seen, covector: Float[Tensor, "example pos width"]) -> Ends:
+def at_ends(what: Seen, covector: Float[Tensor, "example pos width"]) -> QueryKeyValue:
     """Covectors at every head's queries, keys and values, for one at the heads' outputs."""
     heads = what.query.shape[1]
     z = covector.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whence.engine.circuits.head_wiring import Wiring
 from whence.engine.circuits.network import CircuitSite, Values
 from whence.engine.circuits.state import State
+from whence.engine.head_edges.wiring import HeadWiring
 from whence.model.calls import Calls
 from whence.model.linear import accumulation_dtype
 
@@ -36,7 +36,7 @@ class Taken:
 
 
 @torch.enable_grad()
-def take(wiring: Wiring, calls: Calls, metric: Callable[[Tensor], Float[Tensor, " n"]], put: Values) -> Taken:
+def take(wiring: HeadWiring, calls: Calls, metric: Callable[[Tensor], Float[Tensor, " n"]], put: Values) -> Taken:
     """The state of a batch with the metric's gradients.
 
     Args:

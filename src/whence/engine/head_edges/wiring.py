@@ -9,16 +9,15 @@ head. Knows nothing of states.
 
 from dataclasses import dataclass, field
 
-import torch
-
-from whence.engine.circuits.head_reads import HeadReads, head_reads
 from whence.engine.circuits.network import CircuitSite, Network
+from whence.engine.circuits.state import look
+from whence.engine.head_edges.reads import HeadReads, head_reads
 from whence.errors import UnsupportedModelError
 from whence.model.batch import Batch
 
 
 @dataclass(frozen=True, eq=False)
-class Wiring:
+class HeadWiring:
     """A network of heads and MLPs, with a row for each target and a column for each source."""
 
     network: Network
@@ -52,7 +51,7 @@ class Wiring:
         return tuple(one for one in self.network.sites if one.sublayer is None or one.point < end)
 
 
-def wiring_of(network: Network, few: Batch, *, by_input: bool) -> Wiring:
+def head_wiring_of(network: Network, few: Batch, *, by_input: bool) -> HeadWiring:
     """Targets and sources of a network of heads and MLPs.
 
     Args:
@@ -64,14 +63,13 @@ def wiring_of(network: Network, few: Batch, *, by_input: bool) -> Wiring:
         UnsupportedModelError: other sublayers than attentions and MLPs, or attentions that do not show their patterns.
     """
     _refuse(network)
-    calls = network.calls(few)
-    given = torch.randn(calls.embedded.shape, generator=torch.Generator().manual_seed(0)).to(calls.embedded)
+    state = look(network, network.calls(few))
     reads = {
-        site: head_reads(network, site.sublayer, calls, given)
+        site: head_reads(network, site.sublayer, state, site.point)
         for site in network.sites
         if site.sublayer is not None and site.sublayer.kind == "attn"
     }
-    return Wiring(network, reads, by_input)
+    return HeadWiring(network, reads, by_input)
 
 
 def _refuse(network: Network) -> None:

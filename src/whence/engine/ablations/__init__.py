@@ -1,0 +1,1 @@
+"""Circuits run alone: the model with all units, or all edges, but the chosen ones ablated, and scores of that."""
