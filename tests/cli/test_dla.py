@@ -16,7 +16,7 @@ from whence.cli.pictures import SUFFIXES
 from whence.demo import dictionary_path, model_path
 from whence.engine.granularity import Granularity
 from whence.methods.direct import direct_logit_attribution
-from whence.results import plot
+from whence.results import drawing
 
 Whence = Callable[..., Result]
 PROMPT = "The capital of the state containing Dallas is"
@@ -57,7 +57,7 @@ def test_choices_are_those_of_the_library() -> None:
     parameters = inspect.signature(direct_logit_attribution).parameters
     assert get_args(Granularity) == dla.BY
     assert get_args(parameters["bias"].annotation) == dla.BIAS
-    assert plot.SUFFIXES == SUFFIXES
+    assert drawing.SUFFIXES == SUFFIXES
 
 
 # ------------------------------------------------------------ numbers

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from whence.results.scores import Scores
 
-SUFFIXES = (".png", ".svg", ".pdf")  # those of whence.results.plot, which loads torch; a test keeps them equal
+SUFFIXES = (".png", ".svg", ".pdf")  # those of whence.results.drawing, which loads torch; a test keeps them equal
 REMEDY = "pip install 'whence[plot]'"
 _SVG_WIDTH = 92
 
