@@ -85,3 +85,15 @@ def test_nodes_that_say_nothing_on_the_clean_prompts_are_counted(name: str) -> N
     along = found(name, node_threshold=1e-3, edge_gradient="integrated_gradients", steps=16)
     first = [key for key in closed if not key.startswith("embed")]
     assert sum(bool(along.into(key)) for key in first) > 0.7 * len(first)
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "exact"])
+@pytest.mark.parametrize("aggregate", ["sum", "none"])
+def test_edges_from_the_last_stream_into_the_metric_are_the_effects(method: Any, aggregate: Any) -> None:
+    circuit = feature_circuit(
+        small("gpt2"), SAES, PAIRS, method=method, aggregate=aggregate, node_threshold=0.0, edge_threshold=0.0
+    )
+    effects = dict(zip(map(str, circuit.nodes), circuit.effects.tolist(), strict=True))
+    into = {str(edge.source): edge.weight for edge in circuit.into("metric")}
+    assert into
+    assert into == pytest.approx({key: value for key, value in effects.items() if key.startswith("1.resid_post")})

@@ -103,7 +103,7 @@ def feature_circuit(
         gathered, found = run.effects()
         refuse_flat(max(float(one.mean.abs().max()) for one in gathered), examples.measure.name)
         chosen = run.nodes(gathered)
-        entries = run.edges(chosen, found) if edges else None
+        entries = run.edges(gathered, chosen, found) if edges else None
     parts = assemble(gathered, chosen, entries, run.all_totals(), edge_threshold, aggregate == "none")
     return Circuit(
         nodes=parts.nodes,

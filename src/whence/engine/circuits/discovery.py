@@ -131,11 +131,11 @@ class Discovery:
         """The units that are nodes."""
         return choose(gathered, self.settings.node_threshold, per_example=self.settings.gate == "per_example")
 
-    def edges(self, chosen: list[Chosen], found: list[Found]) -> EdgeEntries:
+    def edges(self, gathered: list[Gathered], chosen: list[Chosen], found: list[Found]) -> EdgeEntries:
         """Edges between nodes, and from nodes into the metric, by example."""
         by_site = {one.site: one for one in chosen}
         seen = {one.site: torch.zeros(len(one), dtype=torch.bool) for one in chosen}
-        parts: list[tuple[Tensor, ...]] = []
+        parts = self._last(gathered, by_site)
         for done, one in enumerate(found):
             asked = one.asked or self.asked(one.part)
             kept = {
@@ -147,6 +147,17 @@ class Discovery:
             self.progress("edges", done + 1, len(found))
         self.closed = sum(int((~one).sum()) for one in seen.values())
         return EdgeEntries(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _last(self, gathered: list[Gathered], by_site: dict[CircuitSite, Chosen]) -> list[tuple[Tensor, ...]]:
+        """Edges from a site that is all the metric reads: all that its units do, they do there, so their effects."""
+        site = self.network.at_point.get(self.network.end)
+        if site is None:
+            return []
+        effects = next(one for one in gathered if one.site is site).entries()
+        number = by_site[site].numbers(effects.slot, effects.unit)
+        here = number >= 0
+        metric = torch.full_like(number[here], sum(map(len, by_site.values())))
+        return [(effects.example[here], metric, number[here] + by_site[site].first, effects.effect[here].double())]
 
     def _see(self, clean: State, kept: dict[CircuitSite, Kept], seen: dict[CircuitSite, Tensor]) -> None:
         """Note the nodes whose gates are open."""
@@ -163,6 +174,8 @@ class Discovery:
         for state in self._states(asked):
             linear = Linear(self.network, state, one.gradient, one.metric, asked.delta, kept)
             for (target, source), table in direct_edges(linear).items():
+                if target is None and source is self.network.at_point.get(self.network.end):
+                    continue
                 index, weight = table.entries()
                 index = index.cpu()
                 to = torch.full_like(index[1], metric) if target is None else index[1] + by_site[target].first

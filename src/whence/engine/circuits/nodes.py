@@ -75,6 +75,16 @@ class Chosen:
     def __len__(self) -> int:
         return len(self.unit)
 
+    def numbers(self, slot: Int[Tensor, " n"], unit: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Which node each unit in a slot is; -1 for none."""
+        if not len(self):
+            return torch.full_like(unit, -1)
+        wide = self.site.units.count
+        mine, order = (self.slot * wide + self.unit).sort()
+        asked = slot * wide + unit
+        place = torch.searchsorted(mine, asked).clamp_max(len(mine) - 1)
+        return torch.where(mine[place] == asked, order[place], -1)
+
     def kept(self, slot: Int[Tensor, "n pos"], passing: Bool[Tensor, "n pos unit"] | None) -> Kept:
         """Which node each unit is at each token.
 
