@@ -114,3 +114,14 @@ def test_a_sublayer_of_another_form_is_refused(part: str, change: Any) -> None:
     assert message.startswith("2.")
     assert "no multiple of what its family's entry leads to expect (off by" in message
     assert "docs/adding-a-model.md" in message
+
+
+def test_a_sublayer_that_is_silent_on_the_first_look_is_not_taken_for_silent() -> None:
+    model = fresh("gpt2")
+    hf = model.hf if isinstance(model, Model) else model
+    last = hf.transformer.h[1].mlp.c_proj
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.zero_()
+    silent = next(one for one in found_in(Model(hf)) if one.key == "1.mlp")
+    assert (silent.written, silent.factor) == (1.0, 1.0)

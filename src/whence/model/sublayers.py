@@ -128,10 +128,9 @@ def sublayers_of(layout: Layout, vocab_size: int) -> tuple[Sublayer, ...]:
         writes = [write for write in trace.writes if write.writer.layer == layer]
         for stage in sorted({write.writer.stage for write in writes}):
             here = [write for write in writes if write.writer.stage == stage]
-            groups = {
-                write.writer.entrance: [w for w in here if w.writer.entrance is write.writer.entrance] for write in here
-            }
-            found += [_measured(layout, group, total, batch, bound) for group in groups.values()]
+            for entrance in dict.fromkeys(write.writer.entrance for write in here):
+                group = [write for write in here if write.writer.entrance is entrance]
+                found.append(_measured(layout, group, total, batch, bound))
             total = total + sum(write.added(total.dtype) for write in here)
     return tuple(found)
 
@@ -185,6 +184,8 @@ def _ratio(sublayer: Sublayer, what: str, whole: Tensor, part: Tensor, batch: Ba
     """
     real = batch.mask
     whole, part = (one.reshape(*real.shape, -1)[real].double() for one in (whole, part))
+    if not whole.any() and not part.any():  # silent on these tokens, which says nothing about a factor
+        return 1.0
     factor = float((whole * part).sum() / part.square().sum().clamp_min(1e-30))
     gap = float((whole - factor * part).norm() / whole.norm().clamp_min(1e-30))
     if not gap <= bound:
