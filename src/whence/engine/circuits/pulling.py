@@ -76,23 +76,19 @@ def pull_site(site: CircuitSite, state: State, at: Places, cotangents: Cotangent
     sublayer, calls = site.sublayer, state.calls
     assert sublayer is not None
     stream = at.of(state.streams[site.point])
-    parts = [(site.depth, cotangents.own), ("read", cotangents.read)]
+    ends = {"own": cotangents.own, "read": cotangents.read}
+    asked = {end: one for end, one in ends.items() if one is not None and bool(one.any())}
 
     def outputs(rows: Tensor) -> list[Tensor]:
         given = sublayer.given(rows)
         found: list[Tensor] = []
-        for what, covector in parts:
-            if covector is not None and bool(covector.any()):
-                out = (
-                    read_of(site, sublayer, rows, given)
-                    if what == "read"
-                    else value_of(sublayer, sublayer.call(calls, given), site.depth)
-                )
-                found.append(out)
+        if "own" in asked:
+            found.append(value_of(sublayer, sublayer.call(calls, given), site.depth))
+        if "read" in asked:
+            found.append(read_of(site, sublayer, rows, given))
         return found
 
-    wanted = [covector for _, covector in parts if covector is not None and bool(covector.any())]
-    return _token_by_token(outputs, stream, wanted)
+    return _token_by_token(outputs, stream, list(asked.values()))
 
 
 def pull_tokens(sublayer: Sublayer, calls: Calls, stream: Float[Tensor, "n d_model"], covector: Tensor) -> Tensor:
