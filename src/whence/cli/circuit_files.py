@@ -7,7 +7,7 @@ import typer
 
 from whence.cli.circuit_options import CutEdges, CutNodes, Output, Run
 from whence.cli.console import one_of, stdout
-from whence.cli.options import Json, Rows
+from whence.cli.options import Json, OutputFile, Rows
 from whence.cli.show import ROWS
 from whence.cli.show_circuit import present
 
@@ -35,10 +35,7 @@ def export(
     ] = "html",
     node_threshold: CutNodes = None,
     edge_threshold: CutEdges = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The file to write; beside the run, named as it is, if not given."),
-    ] = None,
+    output: OutputFile = None,
 ) -> None:
     """Write a saved circuit as a file for a browser, a spreadsheet or a benchmark."""
     from whence.results.circuit_data import CircuitData

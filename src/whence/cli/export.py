@@ -1,12 +1,11 @@
 """`whence export`: a saved graph as a page, as the JSON of public viewers, or as a table of edges. Loads no model."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from whence.cli.console import one_of, stdout
-from whence.cli.options import Prune, Run
+from whence.cli.options import OutputFile, Prune, Run
 from whence.cli.show import opened
 
 FORMATS = ("html", "json", "csv")
@@ -23,10 +22,7 @@ def export(
         ),
     ] = "html",
     prune: Prune = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The file to write; beside the run, named as it is, if not given."),
-    ] = None,
+    output: OutputFile = None,
 ) -> None:
     """Write a saved graph as a file for a browser, a viewer or a spreadsheet."""
     graph = opened(run, prune)

@@ -80,3 +80,7 @@ Run: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="A folder th
 Output: TypeAlias = Annotated[
     Path | None, typer.Option("--output", "-o", callback=check_output, help="The folder to save the graph in.")
 ]
+OutputFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The file to write; beside the run, named as it is, if not given."),
+]
