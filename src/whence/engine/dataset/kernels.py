@@ -1,0 +1,238 @@
+"""The kernels of a run, and what each batch brings to them.
+
+Cost: that of the kernels; the order is that of the forward pass. Knows nothing of windows and files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from whence.components.parameters import ParameterComponents
+from whence.engine.dataset.attention_scores import ScoreKernel
+from whence.engine.dataset.attention_values import ValueKernel
+from whence.engine.dataset.backward import Backward
+from whence.engine.dataset.blocks import Heard, Pair, Told, Window, weights_of
+from whence.engine.dataset.passing import Passed, passed_through
+from whence.engine.dataset.pointwise import PointwiseKernel, slopes_of
+from whence.engine.dataset.rotations import Compared
+from whence.engine.dataset.routes import Route
+from whence.engine.dataset.sites import Inside, Reading, Site, StreamRead, Writing
+from whence.engine.dataset.stream import StreamKernel
+from whence.engine.dataset.weighing import Weighed, Weighting, importances
+from whence.model.batch import Batch
+from whence.model.layout import Layout
+from whence.model.sublayers import Sublayer
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is summed, and how.
+
+    Args:
+        metrics: of `whence.results.dataset_axes.METRICS`.
+        live: let norms move.
+        weighting: which sides count by their importance.
+        least: importances up to this count as 0.
+        spd: as spd's pull request 413: without deltas, squares of sums over positions, embeddings squared by coordinate.
+    """
+
+    metrics: tuple[str, ...]
+    live: bool = False
+    weighting: Weighting = "none"
+    least: float = 0.0
+    spd: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Wired:
+    """Everything that is settled before the first batch."""
+
+    layout: Layout
+    sites: tuple[Site, ...]
+    parameters: ParameterComponents | None
+    seen: Int[Tensor, " token"]
+    dtype: torch.dtype
+    options: Options
+    routes: Mapping[Pair, Route]
+    compared: Mapping[Sublayer, Compared] = field(default_factory=dict[Sublayer, Compared])
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        return {reading.site: reading for site in self.sites for reading in site.readings}
+
+    @property
+    def writings(self) -> dict[str, Writing]:
+        """The sources; without deltas where the model runs without them."""
+        found = {writing.site: writing for site in self.sites for writing in site.writings}
+        return {name: one for name, one in found.items() if not (self.options.spd and name.endswith(".delta"))}
+
+    def metrics_of(self, reading: Reading) -> tuple[str, ...]:
+        """Coordinates of the stream have the signed metric only."""
+        if not reading.signed_only or self.options.spd:
+            return self.options.metrics
+        return tuple(metric for metric in self.options.metrics if metric == "attr")
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """One batch as the kernels see it."""
+
+    passed: Passed
+    weighed: Weighed
+    heard: Mapping[str, Heard]
+    told: Mapping[str, Told]
+
+
+@dataclass(eq=False)
+class Kernels:
+    """The kernels of a run."""
+
+    wired: Wired
+    streams: list[tuple[StreamKernel, tuple[str, ...]]] = field(default_factory=list[Any])
+    values: list[tuple[Sublayer, ValueKernel]] = field(default_factory=list[Any])
+    scores: list[tuple[Sublayer, ScoreKernel]] = field(default_factory=list[Any])
+    pointwise: list[tuple[Sublayer, PointwiseKernel]] = field(default_factory=list[Any])
+    backwards: list[Backward] = field(default_factory=list[Backward])
+
+    def __post_init__(self) -> None:
+        readings = list(self.wired.readings.values())
+        self._streams([reading for reading in readings if isinstance(reading.where, StreamRead)])
+        for reading in readings:
+            if isinstance(reading.where, Inside):
+                self._inside(reading, reading.where.sublayer)
+            pulled = self._sources(reading, "backward")
+            if pulled:
+                self.backwards.append(Backward(reading, pulled, self.wired.options.spd))
+
+    def _sources(self, reading: Reading, route: Route) -> tuple[Writing, ...]:
+        routes = self.wired.routes
+        return tuple(w for w in self.wired.writings.values() if routes.get((reading.site, w.site)) == route)
+
+    def _streams(self, readings: list[Reading]) -> None:
+        def alike(reading: Reading) -> tuple[Any, ...]:
+            assert isinstance(reading.where, StreamRead)
+            sources = tuple(w.site for w in self._sources(reading, "stream"))
+            where = reading.where
+            return where.time, id(where.norm), where.entered, self.wired.metrics_of(reading), sources
+
+        for _, group in groupby(sorted(readings, key=alike), alike):
+            own = tuple(group)
+            sources, options = self._sources(own[0], "stream"), self.wired.options
+            units = tuple(w for w in sources if w.kind == "units")
+            vectors = tuple(w for w in sources if w.kind != "units")
+            where = own[0].where
+            assert isinstance(where, StreamRead)
+            kernel = StreamKernel(where, own, units, vectors, options.live, options.spd)
+            self.streams.append((kernel, self.wired.metrics_of(own[0])))
+
+    def _inside(self, reading: Reading, sublayer: Sublayer) -> None:
+        spd, kind = self.wired.options.spd, self._sources(reading, "pointwise")
+        ends = {w.site: w.where.end for w in self.wired.writings.values() if isinstance(w.where, Inside)}
+        if kind:
+            self.pointwise.append((sublayer, PointwiseKernel(reading, tuple((ends[w.site], w) for w in kind))))
+        values = self._sources(reading, "values")
+        if values:
+            assert reading.V is not None
+            heads = sublayer.heads or 1
+            width = reading.V.shape[1] // heads
+            of_units = next(w.U for w in values if w.U is not None)
+            kernel = ValueKernel(reading, values, heads, of_units.shape[1] // width, spd)
+            self.values.append((sublayer, kernel))
+        scores = self._sources(reading, "scores")
+        if scores:
+            by_end = {end: tuple(w for w in scores if ends[w.site] == end) for end in ("q", "k")}
+            how = self.wired.compared[sublayer]
+            self.scores.append((sublayer, ScoreKernel(reading, by_end["q"], by_end["k"], how, spd)))
+
+    # ------------------------------------------------------------ one batch
+    @torch.no_grad()
+    def count(self, batch: Batch, rows: Int[Tensor, " example"], window: Window) -> Counted:
+        """Add a batch to a window; what was seen of it comes back, for what else is counted."""
+        wired, options = self.wired, self.wired.options
+        passed = passed_through(wired.layout, batch, wired.sites, wired.dtype)
+        importance = importances(wired.parameters, wired.sites, passed, rows)
+        if options.spd:
+            passed = passed_through(wired.layout, batch, wired.sites, wired.dtype, complete=False)
+        real = batch.mask.flatten()[:, None].to(passed.tape.values[next(iter(passed.tape.values))])
+        weighed = Weighed(importance, real, options.weighting, options.least)
+        counted = self.as_seen(passed, weighed)
+        self.add(counted, window)
+        return counted
+
+    def as_seen(self, passed: Passed, weighed: Weighed) -> Counted:
+        """What the targets and the sources of a pass are, flattened and weighted."""
+        heard: dict[str, Heard] = {}
+        for name, reading in self.wired.readings.items():
+            y = passed.tape.values[name].detach().flatten(0, 1)
+            c = weighed.target(reading, y.shape[1])
+            heard[name] = Heard(y, weights_of(self.wired.metrics_of(reading), c, y))
+        told = {name: self._told(writing, passed, weighed) for name, writing in self.wired.writings.items()}
+        return Counted(passed, weighed, heard, told)
+
+    def _told(self, writing: Writing, passed: Passed, weighed: Weighed) -> Told:
+        leaf = passed.tape.leaves[writing.site].detach().flatten(0, 1)
+        if writing.kind == "units":
+            return Told(leaf * weighed.source(writing, leaf.shape[1]))
+        value = leaf * weighed.real.unflatten(0, (-1, *[1] * (leaf.ndim - 2)))
+        if writing.kind == "tokens":
+            ids = passed.batch.ids.flatten().to(self.wired.seen.device)
+            return Told(value, torch.searchsorted(self.wired.seen, ids).clamp_max(len(self.wired.seen) - 1))
+        return Told(value)
+
+    def add(self, counted: Counted, window: Window) -> None:
+        """Run every kernel on a batch."""
+        passed, heard, told, metrics = counted.passed, counted.heard, counted.told, self.wired.options.metrics
+        for stream, own in self.streams:
+            stream.count(passed, heard, told, window, own)
+        for sublayer, value in self.values:
+            attended = passed.attended[sublayer.entrance]
+            value.count(attended.pattern, heard[value.reading.site], told, window, metrics)
+        for sublayer, score in self.scores:
+            score.count(passed.attended[sublayer.entrance], heard[score.reading.site], told, window, metrics)
+        for sublayer, local in self.pointwise:
+            slopes = self._slopes(sublayer, local, passed)
+            local.count(slopes, heard[local.reading.site], told, window, metrics)
+        if self.backwards:
+            self._pull(counted, window)
+
+    def _slopes(self, sublayer: Sublayer, kernel: PointwiseKernel, passed: Passed) -> dict[str, Tensor]:
+        modules: dict[str, nn.Module] = {}
+        outputs: dict[str, Tensor] = {}
+        given: Tensor | None = None
+        for end, writing in kernel.writings:
+            site = writing.site
+            if site in passed.tape.outputs:
+                modules[end] = next(
+                    s.map.module
+                    for s in self.wired.sites
+                    if getattr(s, "part", None) is not None and s.part.site == site
+                )  # pyright: ignore[reportAttributeAccessIssue]
+                outputs[end], given = passed.tape.outputs[site], passed.tape.inputs[site]
+        assert given is not None
+        return slopes_of(self.wired.layout, sublayer, modules, outputs, given)
+
+    def _pull(self, counted: Counted, window: Window) -> None:
+        wired, options = self.wired, self.wired.options
+        cut = passed_through(
+            wired.layout,
+            counted.passed.batch,
+            wired.sites,
+            wired.dtype,
+            cutting=True,
+            frozen=not options.live,
+            complete=not options.spd,
+        )
+        for backward in self.backwards:
+            own = replace(counted, passed=cut)
+            metrics = wired.metrics_of(backward.reading)
+            backward.count(own.passed, own.heard[backward.reading.site], own.told, window, metrics)
+
+    def finish(self, window: Window) -> None:
+        """Hand on what is kept over a window."""
+        for stream, _ in self.streams:
+            stream.finish(window)

@@ -1,0 +1,123 @@
+"""What an attention does to its queries and keys before it compares them: found by measuring, then checked.
+
+    q[p, h] = R_p (W_q x)[p, h]        A[h, q, p] = softmax_p(scale q[q, h] · k[p, g(h)])
+
+R [pos, e, e] (rotations, scalings, or nothing) is read off one forward pass in which every query and key map puts out unit
+vectors. Where queries or keys are no such linear map (a norm), or the pattern is not that softmax (a cap, a sink, a slope),
+there is no closed form. Cost: one forward pass of e rows, once a run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from whence.engine.dataset.passing import Attended, Passed, listening
+from whence.engine.dataset.tape import Tape
+from whence.model.attention import expand_groups
+from whence.model.batch import Batch
+from whence.model.hooks import After, hooked
+from whence.model.layout import Layout
+from whence.model.recorder import run
+
+TOLERANCE = 1e-4  # of the largest number, for float32; what is no such map misses by far more
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """How one attention compares queries and keys."""
+
+    query: Float[Tensor, "pos d_head d_head"]
+    key: Float[Tensor, "pos d_head d_head"]
+    scale: float
+
+
+@torch.no_grad()
+def measured(
+    layout: Layout, maps: Mapping[nn.Module, tuple[nn.Module, nn.Module]], length: int, dtype: torch.dtype
+) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+    """R of queries and of keys of each attention.
+
+    Args:
+        layout: the model.
+        maps: attention -> its query map and its key map.
+        length: positions.
+        dtype: what is computed in.
+    """
+    device = next(layout.hf.parameters()).device
+    batch = Batch(torch.zeros(1, length, dtype=torch.long, device=device), torch.tensor([length], device=device))
+    first = Passed(batch, Tape(length, dtype))
+    with layout.lock, listening(layout, first.tape, first):
+        run(layout, batch)
+    widths = {module: one.query.shape[-1] for module, one in first.attended.items()}
+    if not widths:
+        return {}
+    width = max(widths.values())
+    ids = torch.zeros(width, length, dtype=torch.long, device=device)
+    batch = Batch(ids, torch.full((width,), length, device=device))
+    passed = Passed(batch, Tape(length, dtype))
+    hooks = [(one, _units(widths[module])) for module, pair in maps.items() if module in widths for one in pair]
+    with layout.lock, hooked(hooks), listening(layout, passed.tape, passed):
+        run(layout, batch)
+    found: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    for module in maps:
+        if module in passed.attended:
+            e, one = widths[module], passed.attended[module]
+            found[module] = (one.query[:e, 0].permute(1, 2, 0), one.key[:e, 0].permute(1, 2, 0))  # pos, out, in
+    return found
+
+
+def _units(width: int) -> After:
+    """Row j of the batch puts out unit vector j, in every head and at every position."""
+
+    def replace(args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        row = torch.arange(len(output), device=output.device)
+        unit = nn.functional.one_hot(row.clamp_max(width - 1), width).to(output)
+        return unit[:, None].expand(-1, output.shape[1], -1).repeat(1, 1, output.shape[-1] // width)
+
+    return replace
+
+
+def compared(
+    one: Attended, rotation: tuple[Tensor, Tensor], query: Tensor, key: Tensor, real: Tensor
+) -> Compared | None:
+    """How an attention compares, if a batch bears it out; None if not.
+
+    Args:
+        one: what it was given in the batch.
+        rotation: R of queries and of keys.
+        query: what its query map put out, [example, pos, channel].
+        key: what its key map put out.
+        real: [example, pos], False at padding.
+    """
+    for R, own, seen in ((rotation[0], query, one.query), (rotation[1], key, one.key)):
+        e = seen.shape[-1]
+        heads = own.unflatten(-1, (-1, e)).transpose(1, 2)
+        if heads.shape != seen.shape:
+            return None
+        again = torch.einsum("pij,bhpj->bhpi", R[: heads.shape[2]].to(own), heads)
+        if float((again - seen).abs().max()) > TOLERANCE * float(seen.abs().max()):
+            return None
+    scores = one.query @ expand_groups(one.key, one.query.shape[1]).transpose(-1, -2)
+    scale = _scale(scores, one.pattern, real)
+    if scale is None:
+        return None
+    again = (scores * scale).masked_fill(one.pattern == 0, -torch.inf).softmax(-1)
+    rows = real[:, None, :, None].expand_as(again)
+    if float((again - one.pattern)[rows].abs().max()) > TOLERANCE:
+        return None
+    return Compared(*rotation, scale)
+
+
+def _scale(scores: Tensor, pattern: Tensor, real: Tensor) -> float | None:
+    """The slope of log A in q · k within a row, by least squares."""
+    use = (pattern > 1e-6) & real[:, None, :, None]
+    logs = torch.where(use, pattern.clamp_min(1e-30).log(), 0.0).double()
+    count = use.sum(-1, keepdim=True).clamp_min(1)
+    x = torch.where(use, scores, 0.0).double()
+    x, y = (torch.where(use, one - one.sum(-1, keepdim=True) / count, 0.0) for one in (x, logs))
+    spread = float(x.square().sum())
+    return None if spread < 1e-12 else float((x * y).sum()) / spread
