@@ -62,9 +62,9 @@ def train_model(
     return model.half().float().eval()
 
 
-def document_seed(purpose: Literal["train", "fit", "measure"], seed: int, step: int = 0) -> int:
+def document_seed(purpose: Literal["train", "fit", "measure", "corpus"], seed: int, step: int = 0) -> int:
     """Return the seed of one batch of documents, apart for each purpose: no measurement reuses training's."""
-    return ("train", "fit", "measure").index(purpose) * 10**12 + seed * 10**8 + step
+    return ("train", "fit", "measure", "corpus").index(purpose) * 10**12 + seed * 10**8 + step
 
 
 def next_token_loss(logits: Float[Tensor, "document pos vocab"], ids: Int[Tensor, "document pos"]) -> Float[Tensor, ""]:

@@ -104,7 +104,7 @@ def write(
         fresh.mkdir()
         names = _fill(fresh, kind, meta, {"tensors": tensors} | ({"large": large} if large else {}))
         _install(fresh, path, names) if replaces else fresh.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return path
@@ -181,9 +181,9 @@ def _fill(folder: Path, kind: str, meta: dict[str, Any], parts: dict[str, dict[s
     (folder / manifest.NAME).write_text(manifest.to_text(kind, meta, digests), encoding="ascii")
     for file in (*digests, manifest.NAME):
         (folder / file).chmod(0o644)
-        _sync(folder / file)
+        sync(folder / file)
     folder.chmod(0o755)
-    _sync(folder)
+    sync(folder)
     return *digests, manifest.NAME
 
 
@@ -191,7 +191,7 @@ def _install(fresh: Path, path: Path, names: tuple[str, ...]) -> None:
     """Move new files over an existing result, the manifest last, then drop tensors that no manifest names any more."""
     for name in names:
         os.replace(fresh / name, path / name)
-        _sync(path)
+        sync(path)
     for stale in (*path.glob("tensors-*.safetensors"), *path.glob("large-*.safetensors")):
         if stale.name not in names:
             stale.unlink()
@@ -233,7 +233,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Bring a file or folder to the disk, so that a power cut cannot keep the rename and lose the content."""
     if os.name != "posix":  # elsewhere a folder cannot be opened; the renames still happen in order
         return

@@ -12,7 +12,8 @@ most, and entries of the archive may not share bytes. Cost: the bytes once.
 import pickle  # read with an Unpickler whose every name is one of ours
 import zipfile
 from collections import ChainMap, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,20 @@ def read_zip(path: Path) -> Any:
         >>> read_zip(Path("austin.pt"))["input_tokens"]  # doctest: +SKIP
         tensor([0, 12, 7])
     """
+    with opened(path) as (archive, folder):
+        return Reader(archive, folder, path).load()
+
+
+@contextmanager
+def opened(path: Path) -> Generator[tuple[zipfile.ZipFile, str]]:
+    """The archive and the folder in it that has its parts; what its reading raises becomes a sentence."""
     if not path.is_file():
         raise FileFormatError(f"{path} does not exist, or is no file; give the path of a file that torch saved.")
     if not zipfile.is_zipfile(path):
         raise FileFormatError(f"{path} is not a zip file as torch saves them; save it again with torch 1.6 or newer.")
     try:
         with zipfile.ZipFile(path) as archive:
-            return _Reader(archive, _folder(archive, path), path).load()
+            yield archive, _folder(archive, path)
     except _DAMAGE as error:
         raise FileFormatError(f"{path} is damaged: {type(error).__name__}, {error}.") from error
 
@@ -105,7 +113,7 @@ def _folder(archive: zipfile.ZipFile, path: Path) -> str:
     if claimed > size:  # entries that share their bytes, each of which would be read
         raise FileFormatError(f"{path} claims to hold {claimed} bytes, and has {size}; torch saves no such file.")
     if archive.getinfo(names[0]).file_size > _LONGEST_PROGRAM:
-        raise FileFormatError(f"{path}: its data.pkl is longer than {_LONGEST_PROGRAM} bytes, which no graph needs.")
+        raise FileFormatError(f"{path}: its data.pkl is longer than {_LONGEST_PROGRAM} bytes, which no file needs.")
     folder = names[0].removesuffix("data.pkl")
     order = f"{folder}byteorder"
     if order in archive.namelist() and archive.read(order) != b"little":
@@ -113,7 +121,7 @@ def _folder(archive: zipfile.ZipFile, path: Path) -> str:
     return folder
 
 
-class _Reader(pickle.Unpickler):
+class Reader(pickle.Unpickler):
     """An unpickler that knows plain names only."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str, path: Path) -> None:
@@ -131,7 +139,7 @@ class _Reader(pickle.Unpickler):
             return known if isinstance(known, torch.dtype) else lambda *given: known(*_few(given))
         raise FileFormatError(
             f"{self._path} asks for {module_name}.{global_name}, which is no plain data, so it is not opened. "
-            "A graph that circuit-tracer saved needs no such name."
+            "A graph that circuit-tracer saved, or a state dict of tensors, needs no such name."
         )
 
     def persistent_load(self, pid: Any, /) -> Tensor:
@@ -170,9 +178,10 @@ def _ordered() -> OrderedDict[Any, Any]:
     return OrderedDict()
 
 
+TENSOR = ("torch._utils", "_rebuild_tensor_v2")
 _PLAIN: dict[tuple[str, str], Callable[..., Any] | torch.dtype] = {
     ("collections", "OrderedDict"): _ordered,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    TENSOR: _tensor,
     ("torch", "Size"): _size,
     ("torch", "device"): _inert,
     **{("torch", name): dtype for name, dtype in _STORAGES.items()},

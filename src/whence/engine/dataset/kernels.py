@@ -17,8 +17,9 @@ from whence.engine.dataset.attention_scores import ScoreKernel
 from whence.engine.dataset.attention_values import ValueKernel
 from whence.engine.dataset.backward import Backward
 from whence.engine.dataset.blocks import Heard, Pair, Told, Window, weights_of
+from whence.engine.dataset.matrix_site import MatrixSite
 from whence.engine.dataset.passing import Passed, passed_through
-from whence.engine.dataset.pointwise import PointwiseKernel, slopes_of
+from whence.engine.dataset.pointwise import PointwiseKernel, add_vector, slopes_of
 from whence.engine.dataset.rotations import Compared
 from whence.engine.dataset.routes import Route
 from whence.engine.dataset.sites import Inside, Reading, Site, StreamRead, Writing
@@ -26,6 +27,7 @@ from whence.engine.dataset.stream import StreamKernel
 from whence.engine.dataset.weighing import Weighed, Weighting, importances
 from whence.model.batch import Batch
 from whence.model.layout import Layout
+from whence.model.norms import probe_norm
 from whence.model.sublayers import Sublayer
 
 
@@ -38,7 +40,7 @@ class Options:
         live: let norms move.
         weighting: which sides count by their importance.
         least: importances up to this count as 0.
-        spd: as spd's pull request 413: without deltas, squares of sums over positions, embeddings squared by coordinate.
+        spd: as spd's pull request 413: no deltas, squares of sums over positions, embeddings squared by coordinate.
     """
 
     metrics: tuple[str, ...]
@@ -78,6 +80,17 @@ class Wired:
         return tuple(metric for metric in self.options.metrics if metric == "attr")
 
 
+def constant_of_reading(reading: Reading) -> Tensor | None:
+    """What a target reads whatever is written: the biases of its norm and of its encoder; None where there is none."""
+    found = reading.constant
+    if isinstance(reading.where, StreamRead) and reading.where.norm is not None:
+        assert reading.V is not None
+        bias = probe_norm(reading.where.norm, reading.V.shape[1]).bias.to(reading.V)
+        own = reading.where.entered * (reading.V @ bias)
+        found = own if found is None else found + own
+    return found if found is not None and bool((found.abs() > 1e-12).any()) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Counted:
     """One batch as the kernels see it."""
@@ -98,9 +111,13 @@ class Kernels:
     scores: list[tuple[Sublayer, ScoreKernel]] = field(default_factory=list[Any])
     pointwise: list[tuple[Sublayer, PointwiseKernel]] = field(default_factory=list[Any])
     backwards: list[Backward] = field(default_factory=list[Backward])
+    constants: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def __post_init__(self) -> None:
         readings = list(self.wired.readings.values())
+        if not self.wired.options.live:
+            found = {reading.site: constant_of_reading(reading) for reading in readings}
+            self.constants = {site: one for site, one in found.items() if one is not None}
         self._streams([reading for reading in readings if isinstance(reading.where, StreamRead)])
         for reading in readings:
             if isinstance(reading.where, Inside):
@@ -187,6 +204,8 @@ class Kernels:
     def add(self, counted: Counted, window: Window) -> None:
         """Run every kernel on a batch."""
         passed, heard, told, metrics = counted.passed, counted.heard, counted.told, self.wired.options.metrics
+        for site, constant in self.constants.items():
+            add_vector(constant.expand_as(heard[site].y), heard[site].weights, window, (site, "bias"))
         for stream, own in self.streams:
             stream.count(passed, heard, told, window, own)
         for sublayer, value in self.values:
@@ -204,14 +223,11 @@ class Kernels:
         modules: dict[str, nn.Module] = {}
         outputs: dict[str, Tensor] = {}
         given: Tensor | None = None
+        maps = {site.part.site: site.map.module for site in self.wired.sites if isinstance(site, MatrixSite)}
         for end, writing in kernel.writings:
             site = writing.site
-            if site in passed.tape.outputs:
-                modules[end] = next(
-                    s.map.module
-                    for s in self.wired.sites
-                    if getattr(s, "part", None) is not None and s.part.site == site
-                )  # pyright: ignore[reportAttributeAccessIssue]
+            if site in maps:
+                modules[end] = maps[site]
                 outputs[end], given = passed.tape.outputs[site], passed.tape.inputs[site]
         assert given is not None
         return slopes_of(self.wired.layout, sublayer, modules, outputs, given)

@@ -65,7 +65,7 @@ def importances(
     if parameters is not None:
         given = {site: tape.inputs[site] for site in parameters.parts}
         with torch.no_grad():
-            said = parameters.importance(given, rows)
+            said = parameters.importances(given, rows)
         for site, part in parameters.parts.items():
             ids = part.ids.to(said[site].device)
             found[site] = said[site][..., ids].to(tape.dtype).flatten(0, 1)

@@ -226,7 +226,7 @@ def _said(wired: Wired, batch: Batch, cut: Passed) -> tuple[dict[str, dict[str, 
                 own[writing.site] = None
                 continue
             product = gradient.flatten(0, 1) * told[writing.site].value
-            own[writing.site] = product.sum(0) if writing.kind == "units" else product.sum(-1).sum(0, keepdim=True)
+            own[writing.site] = (product if writing.kind == "units" else product.sum(-1)).sum(0).reshape(-1)
         found[name] = own
         largest = max((float(one.abs().max()) for one in own.values() if one is not None), default=0.0)
         # With live norms everything may cancel to nothing; then what cancels is the measure.

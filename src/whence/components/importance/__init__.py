@@ -1,0 +1,1 @@
+"""How much each parameter component matters at each token: tensors, networks, or everything alike."""

@@ -1,0 +1,242 @@
+"""One shard of a dataset run: its windows summed, flushed as it goes, taken up where it stopped.
+
+At the end of a window its sums go into float64 totals; now and then, and at the end, the totals are written as a whole
+and atomically. A process killed at any moment loses at most the windows since; what is summed is the same, bit for bit,
+because windows are summed in order and nothing else is carried from one to the next.
+
+Cost: the engine's, and one write of all blocks a flush.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whence.corpus.token_rows import TokenRows
+from whence.engine.dataset.blocks import Window
+from whence.engine.dataset.choosing import Given
+from whence.engine.dataset.kernels import Kernels, Wired
+from whence.engine.dataset.totals import OF_SOURCES, OF_TARGETS, Seen, Totals, axes_of, belongs
+from whence.engine.dataset.wiring import wire
+from whence.errors import FileFormatError
+from whence.methods.dataset_plan import DatasetPlan, fingerprint
+from whence.model.batch import Batch
+from whence.model.model import Model
+from whence.progress import Progress, silent
+from whence.results.dataset_axes import STREAM, Axis, Header
+from whence.results.dataset_stability import overlap
+from whence.results.dataset_store import Store, open_store
+from whence.results.dataset_writer import write_store
+from whence.results.shard_progress import ShardProgress, write_progress
+
+log = logging.getLogger(__name__)
+FLUSH_SECONDS = 60.0
+_TOP = 10  # sources a target, of which the halves' agreement is asked
+
+
+def run_shard(
+    plan: DatasetPlan,
+    model: Model,
+    given: Given,
+    shard: int = 0,
+    shards: int = 1,
+    *,
+    flush_seconds: float = FLUSH_SECONDS,
+    unembedding: bool = True,
+    progress: Progress = silent,
+) -> Path:
+    """The store of one shard, finished.
+
+    Args:
+        plan: the run.
+        model: its model.
+        given: its components.
+        shard: which one, from 0.
+        shards: of how many.
+        flush_seconds: write the totals at the first window's end after so many seconds.
+        unembedding: keep the unembedding beside the blocks, so that any token's row can be asked for.
+        progress: called with ("windows", done, total).
+
+    Raises:
+        ValueError: a model or components that are not the plan's.
+        LedgerError: rows that do not add up.
+        FileFormatError: a store in the shard's place that is not this shard's.
+    """
+    if fingerprint(model) != plan.describes["model"]["weights"] or given.describe() != plan.describes["components"]:
+        raise ValueError(f"{plan.folder} was planned for another model or other components; load those, or plan anew")
+    return _Shard(plan, model, given, shard, shards, unembedding).run(flush_seconds, progress)
+
+
+@dataclass(eq=False)
+class _Shard:
+    plan: DatasetPlan
+    model: Model
+    given: Given
+    shard: int
+    shards: int
+    unembedding: bool
+
+    def __post_init__(self) -> None:
+        settings, self.rows = self.plan.settings, self.plan.rows
+        tokens = torch.tensor(settings.output_tokens, dtype=torch.long)
+        length = settings.sequence_length
+        self.wired = wire(self.model, self.given, self.rows.seen, tokens, settings.options, length)
+        self.kernels = Kernels(self.wired)
+        self.folder = self.plan.shard_folder(self.shard, self.shards)
+        self.todo = self.plan.of(self.shard, self.shards)
+        self.started, self.before = time.monotonic(), 0.0
+
+    def run(self, flush_seconds: float, progress: Progress) -> Path:
+        totals, finished = self._resumed()
+        self._tell(totals, finished)
+        flushed = time.monotonic()
+        for number in self.todo[len(totals.windows) :]:
+            if finished:
+                break
+            self._window(number, totals)
+            finished = number == self.todo[-1] or self._stable(totals)
+            if finished or time.monotonic() - flushed >= flush_seconds:
+                self._flush(totals, finished)
+                flushed = time.monotonic()
+            self._tell(totals, finished)
+            progress("windows", len(totals.windows), len(self.todo))
+        if not finished:  # no window is this shard's
+            self._flush(totals, True)
+            self._tell(totals, True)
+        return self.folder
+
+    # ------------------------------------------------------------ counting
+    def _window(self, number: int, totals: Totals) -> None:
+        window, seen, settings = Window(), Seen(), self.plan.settings
+        first = number * settings.fold
+        for index in range(first, min(first + settings.fold, self.plan.batches)):
+            ids, lengths, numbers = self.rows.batch(index, settings.batch_size)
+            batch = Batch(ids.to(self.model.device), lengths.to(self.model.device))
+            seen.add(self.wired, self.kernels.count(batch, numbers, window))
+        self.kernels.finish(window)
+        totals.fold(number, window, seen)
+
+    def _stable(self, totals: Totals) -> bool:
+        """Whether halves agree well enough on the strongest sources to stop early."""
+        least = self.plan.settings.stop_at
+        if least is None or len(totals.windows) < 4:
+            return False
+        found: list[Tensor] = []
+        for target in totals.targets:
+            blocks = [own for (t, _), own in totals.blocks.items() if t == target and "attr.half" in own]
+            if blocks:
+                odd = torch.cat([own["attr.half"] for own in blocks], 1)
+                even = torch.cat([own["attr"] for own in blocks], 1) - odd
+                found.append(overlap(odd, even, _TOP))
+        share = float(torch.cat(found).nanmean()) if found else 0.0
+        log.info("shard %d: the halves share %.3f of their %d strongest sources", self.shard, share, _TOP)
+        return share >= least
+
+    # ------------------------------------------------------------ disk
+    def _flush(self, totals: Totals, finished: bool) -> None:
+        targets, sources = axes_of(self.wired, totals)
+        statistics = self._statistics(self.plan.settings.metrics)
+        pairs = self._pairs(totals)
+        only: dict[tuple[str, str], tuple[str, ...]] = {}
+        for target, source in pairs:
+            own = self._statistics(self.wired.metrics_of(self.wired.readings[target]))
+            if own != statistics:
+                only[target, source] = own
+        stopped = finished and len(totals.windows) < len(self.todo)
+        said = dict(self.plan.about) | {"finished": finished, "stopped_early": stopped, "worst_gap": totals.worst}
+        header = Header(
+            totals.tokens,
+            tuple(totals.windows),
+            targets,
+            {site: axis for site, axis in sources.items()},
+            pairs,
+            statistics,
+            only,
+            self.plan.describes,
+            said,
+        )
+        write_store(self.folder, header, self._blocks(totals, header), self._extra(totals))
+
+    def _statistics(self, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        ends = ("", ".half", ".square") if self.plan.settings.standard_errors else ("",)
+        return tuple(f"{metric}{end}" for metric in metrics for end in ends)
+
+    def _pairs(self, totals: Totals) -> dict[tuple[str, str], bool]:
+        """Every pair that has a way, and the constants; whether each belongs to a sum."""
+        constants = [(site, "bias") for site in self.kernels.constants]
+        return {pair: belongs(self.wired, pair) for pair in (*self.wired.routes, *constants)}
+
+    def _blocks(self, totals: Totals, header: Header) -> Any:
+        for target, source in header.pairs:
+            own = totals.blocks.get((target, source), {})
+            shape = len(header.targets[target].ids), len(self._axis(header, source).ids)
+            none = torch.zeros(shape, dtype=torch.float64)
+            yield (
+                target,
+                source,
+                {name: own[name].cpu() if name in own else none for name in header.of((target, source))},
+            )
+
+    @staticmethod
+    def _axis(header: Header, source: str) -> Axis:
+        return header.sources[source]
+
+    def _extra(self, totals: Totals) -> dict[str, Tensor]:
+        if STREAM not in self.wired.readings:
+            return {}
+        d = self.model.d_model
+        gram = torch.zeros(d, d, dtype=torch.float64) if totals.gram is None else totals.gram.cpu()
+        if not self.unembedding:
+            return {"gram": gram}
+        rows = self.model.unembedding(torch.arange(self.model.vocab_size, device=self.model.device))
+        return {"gram": gram, "unembedding": rows.detach().float().cpu()}
+
+    def _resumed(self) -> tuple[Totals, bool]:
+        """What an earlier process of this shard left, and whether that was all of it."""
+        totals = Totals(self.wired, self.plan.settings.standard_errors)
+        if not self.folder.exists():
+            return totals, False
+        store = open_store(self.folder)
+        header = store.header
+        done = list(header.windows)
+        if dict(header.settings) != dict(self.plan.describes) or done != [*self.todo][: len(done)]:
+            raise FileFormatError(f"{self.folder} holds another run's sums; remove it, or plan a new run")
+        device = self.wired.seen.device
+        for pair in header.pairs:
+            totals.blocks[pair] = {name: store.block(*pair, name).to(device, copy=True) for name in header.of(pair)}
+        for mine, axes, names in (
+            (totals.targets, header.targets, OF_TARGETS),
+            (totals.sources, header.sources, OF_SOURCES),
+        ):
+            for site, axis in axes.items():
+                if site != "bias":
+                    mine[site] = {name: axis.quantities[name].to(device, copy=True) for name in names}
+        gram = store.extra("gram")
+        totals.gram = None if gram is None else gram.to(device, copy=True)
+        totals.tokens, totals.windows = header.tokens, done
+        totals.worst = float(header.provenance.get("worst_gap", 0.0))
+        return totals, bool(header.provenance.get("finished"))
+
+    def _tell(self, totals: Totals, finished: bool) -> None:
+        write_progress(
+            self.folder.with_suffix(".progress.json"),
+            ShardProgress(
+                windows_done=len(totals.windows),
+                windows=len(self.todo),
+                tokens=totals.tokens,
+                seconds=time.monotonic() - self.started,
+                peak_bytes=_peak_bytes(),
+                finished=finished,
+            ),
+        )
+
+
+def _peak_bytes() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
