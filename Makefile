@@ -24,7 +24,7 @@ check: $(VENV)/.installed-dev
 
 setup: $(VENV)/.installed-dev
 
-# Makes the shipped model and dictionaries anew: about ten minutes on two cores.
+# Makes the shipped model, dictionaries and parameter components anew: about half an hour on one core.
 train-demo: $(VENV)/.installed-dev
 	$(BIN)/python -m whence.demo.train
 

@@ -7,7 +7,9 @@ import torch
 from demo.small import RECIPE, untrained
 from whence.components.activation import Activation
 from whence.components.loading import load_dictionary
+from whence.components.parameter_files import load_components
 from whence.demo import train as program
+from whence.demo.decompose_training import DecomposeRecipe
 from whence.demo.fit import DictionaryRecipe
 from whence.demo.model import document_seed, train_model
 from whence.demo.sets import SetRecipe
@@ -20,7 +22,8 @@ SETS = (
     SetRecipe("sae_resid_post", "resid_post", dictionary=TINY),
     SetRecipe("sae_attn_out", "attn_out", dictionary=TINY),
 )
-FEW_STEPS = program.Recipe(RECIPE, SETS, items=4, measured=4)
+COMPONENTS = DecomposeRecipe(count=6, hidden=4, steps=3, batch=4, context=16, start=8, held_out=4)
+FEW_STEPS = program.Recipe(RECIPE, SETS, COMPONENTS, items=4, measured=4)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,15 @@ def test_a_run_leaves_every_set_of_its_recipe(run):
     assert load_dictionary(out / "sae_attn_out").layers == (0, 1)
 
 
+def test_a_run_leaves_the_parameter_components_of_every_matrix(run):
+    out, report, _ = run
+    found = load_components(out / "parameter_components")
+    assert found.counts == dict.fromkeys((row.site for row in report.components.matrices), 6)
+    assert json.loads((out / "report.json").read_text())["components"]["active"] == pytest.approx(
+        report.components.active, abs=1e-5
+    )
+
+
 def test_every_file_of_a_run_can_be_read_by_all(run):
     files = [file for file in run[0].rglob("*") if file.is_file()]
     assert len(files) >= 12
@@ -73,7 +85,7 @@ def test_the_report_names_every_metric_and_is_written_beside_the_weights(run):
 
 def test_progress_reaches_the_end_of_every_stage(run):
     ends = {stage.split(":")[0]: (done, total) for stage, done, total in run[2]}
-    assert ends == {"model": (2, 2), **{one.name: (3, 3) for one in SETS}}
+    assert ends == {"model": (2, 2), "components": (3, 3), **{one.name: (3, 3) for one in SETS}}
 
 
 def test_the_same_seed_gives_the_same_model():

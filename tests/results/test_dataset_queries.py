@@ -102,7 +102,7 @@ def test_shares_of_all_sources_add_up_as_the_targets_do() -> None:
     store = complete(4)
     attributions = DatasetAttributions(store)
     for site in FEEDS:
-        if site in (STREAM, "0.attn.o"):  # the latter's sum runs over a part of its sources
+        if site == STREAM:
             continue
         quantities = store.header.targets[site].quantities
         for line, id in enumerate(IDS[site][0]):
@@ -128,6 +128,21 @@ def test_sites_restrict_a_ranking() -> None:
     assert list(found) == [entry for entry in whole if entry.site in ("embed", "1.mlp.feature")]
     with pytest.raises(ValueError, match=r"give a list of source sites, which are embed, pos_embed"):
         attributions.top_sources("output:2", sites=["1.attn.head.q"])
+
+
+def test_questions_about_a_unit_read_its_rows_or_columns_and_no_block() -> None:
+    class Counting(MemoryStore):
+        def block(self, target: str, source: str, statistic: str) -> torch.Tensor:
+            raise AssertionError(f"the block {source} -> {target} was read")
+
+    whole = made().store
+    store = Counting(whole.header, whole.blocks, whole.extras)
+    attributions, plain = DatasetAttributions(store), DatasetAttributions(whole)
+
+    assert list(attributions.top_sources("output:2")) == list(plain.top_sources("output:2"))
+    assert list(attributions.top_targets("embed:5")) == list(plain.top_targets("embed:5"))
+    assert attributions.top_targets("embed:5", sites=[STREAM]).ranked
+    assert attributions.between("embed:5", "output:7") == plain.between("embed:5", "output:7")
 
 
 # ---------------------------------------------------------------- output tokens
@@ -228,8 +243,8 @@ def test_a_token_without_unembedding_or_second_moments_says_what_to_give() -> No
     bare = made(extras=False).store
     with pytest.raises(ValueError, match="model=model"):
         DatasetAttributions(bare).top_sources("output:7")
+    attributions = DatasetAttributions(bare, unembedding=torch.ones(VOCABULARY, D_MODEL))
     with pytest.raises(ValueError, match="second moments"):
-        attributions = DatasetAttributions(bare, unembedding=torch.ones(VOCABULARY, D_MODEL))
         attributions.top_sources("output:7", normalise="target_rms")
 
 
@@ -333,6 +348,11 @@ def test_of_blocks_cut_to_their_largest_columns_only_what_was_kept_is_told(tmp_p
     with pytest.raises(ValueError, match=f"{lost} is not among the largest sources of 0.attn.q:1"):
         attributions.between(lost, "0.attn.q:1")
     assert attributions.layer_matrix()["0.attn.q", "embed"] < whole.layer_matrix()["0.attn.q", "embed"]
+    with pytest.raises(ValueError, match="only the largest columns"):
+        attributions.top_targets("embed:5")
+    assert ("0.attn.q", "embed") not in attributions.diff(whole).pairs
+    records = attributions.to_dataframe(metrics=["attr"])
+    assert len(records[(records.target == "0.attn.q:1") & records.source.str.startswith("embed")]) == kept
 
 
 @pytest.mark.parametrize("path", ["nowhere", "no/such folder"])

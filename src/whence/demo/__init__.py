@@ -1,9 +1,9 @@
 """The demo that ships: a small language model with known circuits, its dictionaries, and the program that makes them.
 
 A four-layer Llama of a million parameters, trained on a generated English grammar (`grammar`), with transcoders, a
-cross-layer transcoder and sparse autoencoders for every layer. Everything lies in the package, so nothing is
-downloaded. `README.md` beside this file says what is shipped and how good it is; `python -m whence.demo.train` makes
-it all anew. Importing this module loads no torch.
+cross-layer transcoder and sparse autoencoders for every layer and parameter components of every matrix. Everything lies
+in the package, so nothing is downloaded. `README.md` beside this file says what is shipped and how good it is;
+`python -m whence.demo.train` makes it all anew. Importing this module loads no torch.
 """
 
 from pathlib import Path
@@ -50,6 +50,16 @@ def dictionary_path(name: DictionaryName) -> Path:
     if name not in names:
         raise ValueError(f"the demo has no dictionary {name!r}; it has {', '.join(names)}.")
     return _DATA / name
+
+
+def components_path() -> Path:
+    """The folder of the demo model's parameter components, as `whence.load_components` reads it.
+
+    Example:
+        >>> components_path().name
+        'parameter_components'
+    """
+    return _DATA / "parameter_components"
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
+from whence.demo.decompose_report import ComponentsScore
 from whence.demo.evaluate import TaskScore
 from whence.demo.measure import DictionaryScore
 
@@ -19,13 +20,15 @@ class Report:
     """What one run of training made, and how good it is.
 
     `about` holds the seed, the recipes, the versions, the CPU seconds and the model's own loss in nats; `in_place`
-    holds the task scores with a set of dictionaries in the place of every MLP, by the set's name.
+    holds the task scores with a set of dictionaries in the place of every MLP, by the set's name; `components`
+    is None where a run decomposes nothing.
     """
 
     about: dict[str, Any]
     tasks: Sequence[TaskScore]
     dictionaries: Sequence[DictionaryScore]
     in_place: dict[str, Sequence[TaskScore]]
+    components: ComponentsScore | None = None
 
     def save(self, path: Path) -> None:
         """Write it as JSON, numbers rounded to what they can mean."""
@@ -35,11 +38,14 @@ class Report:
             "dictionaries": [_rounded(asdict(score)) for score in self.dictionaries],
             "in_place": {name: [asdict(score) for score in scores] for name, scores in self.in_place.items()},
         }
+        if self.components is not None:
+            rows["components"] = self.components.rows()
         path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         path.chmod(0o644)
 
     def __rich__(self) -> Group:
-        return Group(self._task_table(), self._dictionary_table())
+        components = () if self.components is None else (self.components,)
+        return Group(self._task_table(), self._dictionary_table(), *components)
 
     def _task_table(self) -> Table:
         """Return one row a task, narrow enough for 80 columns; a star marks what training never combined."""

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from whence.engine.dataset.choosing import sorted_out
+from whence.engine.dataset.named import sorted_out
 from whence.engine.dataset.weighing import Weighting
 from whence.methods.dataset_plan import RESULT, SHARDS, DatasetPlan, DatasetSettings, Norms, make_plan, read_plan
 from whence.methods.dataset_shard import run_shard
@@ -119,8 +119,10 @@ def dataset_attributions(
         standard_errors=standard_errors,
         stop_at=stop_at,
     )
-    plan = make_plan(model, given, data, out, settings, text_field=text_field, progress=progress)
-    run_shard(plan, model, given, unembedding=unembedding, progress=progress)
+    plan = make_plan(
+        model, given, data, out, settings, text_field=text_field, unembedding=unembedding, progress=progress
+    )
+    run_shard(plan, model, given, progress=progress)
     return DatasetAttributions.load(merge_run(plan.folder, progress=progress))
 
 
@@ -156,6 +158,7 @@ def merge_run(
         expected=sorted(expected),
         allow_missing=allow_missing,
         embed_top=embed_top,
+        extra=plan.unembedding(),
         progress=progress,
     )
 

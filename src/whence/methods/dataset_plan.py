@@ -2,6 +2,7 @@
 
     OUT/da-YYYYMMDD_HHMMSS/plan.json    settings, sizes, how workers find model and components again
     OUT/da-YYYYMMDD_HHMMSS/tokens/      the data as rows of tokens
+    OUT/da-YYYYMMDD_HHMMSS/unembedding.safetensors    for the rows of tokens that were not named up front
 
 Batch i is rows i b … i b + b − 1 in the order that the seed gives; `fold` batches are a window, the unit of work, so that
 any number of shards sums the same windows. Cost: reading and tokenising the data once.
@@ -11,16 +12,18 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from whence.corpus.prepare import prepare
 from whence.corpus.token_rows import TokenRows
-from whence.engine.dataset.choosing import Given
 from whence.engine.dataset.kernels import Options
+from whence.engine.dataset.named import Given
 from whence.engine.dataset.weighing import Weighting
 from whence.errors import FileFormatError
 from whence.methods.provenance import provenance
@@ -30,7 +33,9 @@ from whence.results.dataset_axes import METRICS
 from whence.results.dataset_runs import new_subrun
 
 PLAN, TOKENS, SHARDS, RESULT = "plan.json", "tokens", "shards", "result"
+UNEMBEDDING = "unembedding.safetensors"
 VERSION = 1
+SIZES = ("blocks", "block_elements", "block_bytes", "model_bytes")
 Norms = Literal["frozen", "live"]
 
 
@@ -115,6 +120,7 @@ class DatasetPlan:
         batches: How many there are.
         tokens: In all rows that are read.
         about: Versions and the like.
+        sizes: Of the blocks and of the model, where they were computed (`whence.methods.dataset_sizes`).
     """
 
     folder: Path
@@ -125,6 +131,7 @@ class DatasetPlan:
     batches: int
     tokens: int
     about: Mapping[str, Any]
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def rows(self) -> TokenRows:
@@ -145,6 +152,11 @@ class DatasetPlan:
         """Where a shard writes."""
         return self.folder / SHARDS / f"{shard:03d}-of-{shards:03d}"
 
+    def unembedding(self) -> dict[str, Tensor]:
+        """The unembedding kept beside the run, scaled as the model scales logits; empty where none was kept."""
+        file = self.folder / UNEMBEDDING
+        return load_file(file) if file.is_file() else {}
+
     def write(self) -> None:
         """The plan, written in one step."""
         said = {"format": "whence", "kind": "dataset_plan", "version": VERSION} | {
@@ -155,6 +167,7 @@ class DatasetPlan:
             "batches": self.batches,
             "tokens": self.tokens,
             "about": dict(self.about),
+            **self.sizes,
         }
         file = self.folder / PLAN
         partial = file.with_suffix(".partial")
@@ -185,6 +198,7 @@ def read_plan(folder: str | Path) -> DatasetPlan:
             said["load"],
             *(int(said[key]) for key in ("windows", "batches", "tokens")),
             about=said["about"],
+            sizes={name: int(said[name]) for name in SIZES if name in said},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileFormatError(f"{file} is damaged: {type(error).__name__}, {error}. Make the plan again.") from error
@@ -199,6 +213,7 @@ def make_plan(
     *,
     load: Mapping[str, Any] | None = None,
     text_field: str = "text",
+    unembedding: bool = True,
     progress: Progress = silent,
 ) -> DatasetPlan:
     """A new sub-run below `out`, with its data prepared.
@@ -211,6 +226,7 @@ def make_plan(
         settings: what is summed.
         load: how a worker finds model and components again.
         text_field: of records, the field with the text.
+        unembedding: keep the unembedding, so that the result knows every token's signed row.
         progress: called with (stage, done, total).
     """
     folder = new_subrun(Path(out))
@@ -237,6 +253,9 @@ def make_plan(
         rows.tokens,
         provenance(model, "dataset_attributions"),
     )
+    if unembedding:
+        every = model.unembedding(torch.arange(model.vocab_size, device=model.device))
+        save_file({"unembedding": every.detach().float().cpu().contiguous()}, folder / UNEMBEDDING)
     plan.write()
     return plan
 

@@ -9,18 +9,16 @@ Cost: the engine's, and one write of all blocks a flush.
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from whence.corpus.token_rows import TokenRows
 from whence.engine.dataset.blocks import Window
-from whence.engine.dataset.choosing import Given
-from whence.engine.dataset.kernels import Kernels, Wired
+from whence.engine.dataset.kernels import Kernels
+from whence.engine.dataset.named import Given
 from whence.engine.dataset.totals import OF_SOURCES, OF_TARGETS, Seen, Totals, axes_of, belongs
 from whence.engine.dataset.wiring import wire
 from whence.errors import FileFormatError
@@ -30,7 +28,7 @@ from whence.model.model import Model
 from whence.progress import Progress, silent
 from whence.results.dataset_axes import STREAM, Axis, Header
 from whence.results.dataset_stability import overlap
-from whence.results.dataset_store import Store, open_store
+from whence.results.dataset_store import open_store
 from whence.results.dataset_writer import write_store
 from whence.results.shard_progress import ShardProgress, write_progress
 
@@ -47,7 +45,6 @@ def run_shard(
     shards: int = 1,
     *,
     flush_seconds: float = FLUSH_SECONDS,
-    unembedding: bool = True,
     progress: Progress = silent,
 ) -> Path:
     """The store of one shard, finished.
@@ -59,7 +56,6 @@ def run_shard(
         shard: which one, from 0.
         shards: of how many.
         flush_seconds: write the totals at the first window's end after so many seconds.
-        unembedding: keep the unembedding beside the blocks, so that any token's row can be asked for.
         progress: called with ("windows", done, total).
 
     Raises:
@@ -69,7 +65,7 @@ def run_shard(
     """
     if fingerprint(model) != plan.describes["model"]["weights"] or given.describe() != plan.describes["components"]:
         raise ValueError(f"{plan.folder} was planned for another model or other components; load those, or plan anew")
-    return _Shard(plan, model, given, shard, shards, unembedding).run(flush_seconds, progress)
+    return _Shard(plan, model, given, shard, shards).run(flush_seconds, progress)
 
 
 @dataclass(eq=False)
@@ -79,7 +75,6 @@ class _Shard:
     given: Given
     shard: int
     shards: int
-    unembedding: bool
 
     def __post_init__(self) -> None:
         settings, self.rows = self.plan.settings, self.plan.rows
@@ -190,11 +185,7 @@ class _Shard:
         if STREAM not in self.wired.readings:
             return {}
         d = self.model.d_model
-        gram = torch.zeros(d, d, dtype=torch.float64) if totals.gram is None else totals.gram.cpu()
-        if not self.unembedding:
-            return {"gram": gram}
-        rows = self.model.unembedding(torch.arange(self.model.vocab_size, device=self.model.device))
-        return {"gram": gram, "unembedding": rows.detach().float().cpu()}
+        return {"gram": torch.zeros(d, d, dtype=torch.float64) if totals.gram is None else totals.gram.cpu()}
 
     def _resumed(self) -> tuple[Totals, bool]:
         """What an earlier process of this shard left, and whether that was all of it."""

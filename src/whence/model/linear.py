@@ -114,3 +114,15 @@ def width_into(module: nn.Module | None, what: str) -> int:
     if not isinstance(stated, int):
         raise UnsupportedModelError(f"{what}: {type(module).__name__} does not say how many channels it is given")
     return stated
+
+
+def width_out_of(module: nn.Module, what: str) -> int:
+    """How many channels a linear map puts out.
+
+    Raises:
+        UnsupportedModelError: it does not say.
+    """
+    stated = getattr(module, "out_features", None) or getattr(module, "nf", None)  # the second is Conv1D's
+    if not isinstance(stated, int):
+        raise UnsupportedModelError(f"{what}: {type(module).__name__} does not say how many channels it puts out")
+    return stated

@@ -3,7 +3,8 @@
     change = other − this        se² = se_this² + se_other²        z = change / se
 
 Units are matched by key, so both must speak of the same components for a change to mean something; settings that differ
-are listed. Cost: one pass over both, in runs of rows. It does not know of dependence between the two.
+are listed. Blocks that were cut to their largest columns are not compared. Cost: one pass over both, in runs of rows.
+It does not know of dependence between the two.
 """
 
 from collections.abc import Iterator, Mapping
@@ -74,9 +75,9 @@ class Differences:
 
     @property
     def pairs(self) -> list[Pair]:
-        """The pairs (target site, source site) that both have this metric of."""
-        name, both = statistic_of(self.metric), (self.before.header, self.after.header)
-        return [pair for pair in both[0].pairs if all(pair in one.pairs and name in one.of(pair) for one in both)]
+        """The pairs (target site, source site) of which both have this metric, and every column."""
+        both = self.before, self.after
+        return [pair for pair in both[0].header.pairs if all(self._has(one, pair) for one in both)]
 
     @property
     def unmatched(self) -> list[Pair]:
@@ -137,6 +138,10 @@ class Differences:
         """One line: how much is in both, and the settings that differ."""
         differing = ", ".join(self.settings) or "none"
         return f"Differences({len(self.pairs)} blocks in both, {self.metric}; settings that differ: {differing})"
+
+    def _has(self, opened: Opened, pair: Pair) -> bool:
+        there = pair in opened.header.pairs and statistic_of(self.metric) in opened.header.of(pair)
+        return there and opened.store.top(*pair) is None
 
     def _best(self, pair: Pair, k: int, by: By) -> Iterator[tuple[float, Change]]:
         rows, columns = self._shared(pair)

@@ -21,10 +21,10 @@ from torch import Tensor
 from whence.errors import FileFormatError
 from whence.results import manifest
 from whence.results.dataset_axes import Axis, Header
+from whence.results.dataset_checks import check_names
 from whence.results.dataset_layout import AXES, DTYPES, EXTRA, Layout, Packing, Pair, axes_packing
 
 KIND = "dataset_attributions"
-_SITE = re.compile(r"[\w.:]+", re.ASCII)
 _GENERATION = re.compile(r"blocks-[0-9a-f]{32}")
 
 
@@ -80,17 +80,6 @@ def read(folder: Path) -> Said:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         where = f"{folder / manifest.NAME}"
         raise FileFormatError(f"{where} makes no sense: {type(error).__name__}, {error}. Write it again.") from error
-
-
-def check_names(header: Header) -> None:
-    """Refuse sites that could not be a file's name.
-
-    Raises:
-        ValueError: Names the site.
-    """
-    for site in (*header.targets, *header.sources):
-        if not _SITE.fullmatch(site):
-            raise ValueError(f"{site!r} is not the name of a site: letters, digits, '.', ':' and '_' make one.")
 
 
 def file_name(target: str) -> str:

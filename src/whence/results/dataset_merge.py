@@ -9,8 +9,9 @@ does not know what was summed.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from whence.results.dataset_layout import COLUMNS, TOTAL, Pair
 from whence.results.dataset_manifest import ranges
 from whence.results.dataset_shards import check_alike, check_windows, opened
 from whence.results.dataset_store import Store
-from whence.results.dataset_writer import write_store
+from whence.results.dataset_writer import write_pieces
 
 _logger = logging.getLogger(__name__)
 SUMMED = ("gram",)  # of the tensors beside the blocks
@@ -38,6 +39,7 @@ def merge_stores(
     expected: Iterable[int] | None,
     allow_missing: bool = False,
     embed_top: int | None = None,
+    extra: Mapping[str, Tensor] | None = None,
     progress: Progress = silent,
 ) -> Path:
     """The store that holds the sum of others.
@@ -50,6 +52,7 @@ def merge_stores(
             kept in `provenance["missing"]`.
         embed_top: Keep only so many source tokens for each target, those of largest |attr|, and the totals over all;
             None keeps them all.
+        extra: Other tensors to keep beside those of the shards.
         progress: Called with ("merge", blocks done, blocks).
 
     Raises:
@@ -68,50 +71,39 @@ def merge_stores(
         check_files(shard.folder, shard.said)
     header = _header(shards, missing, lost)
     top = _top(header, embed_top)
-    return write_store(out, header, _blocks(shards, header, top, progress), _extra(shards), top=top)
-
-
-class _Summed(Mapping[str, Tensor]):
-    """The arrays of one pair, each summed when it is asked for."""
-
-    def __init__(self, shards: Sequence[Store], header: Header, pair: Pair) -> None:
-        self._shards, self._pair, self._names = shards, pair, header.of(pair)
-        self._shape = len(header.targets[pair[0]].ids), len(header.sources[pair[1]].ids)
-
-    def __getitem__(self, name: str) -> Float[Tensor, "row column"]:
-        total = torch.zeros(self._shape, dtype=torch.float64)
-        flat = total.view(-1)
-        for shard in self._shards:
-            done = 0
-            for chunk in array(shard.folder, shard.said, self._pair, name):
-                part = torch.frombuffer(chunk, dtype=shard.said.layout.dtype)
-                flat[done : done + len(part)] += part
-                done += len(part)
-        return total
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+    return write_pieces(out, header, _blocks(shards, header, top, progress), _extra(shards) | dict(extra or {}), torch.float64, top)
 
 
 def _blocks(
     shards: Sequence[Store], header: Header, top: Mapping[Pair, int], progress: Progress
-) -> Iterator[tuple[str, str, Mapping[str, Tensor]]]:
+) -> Iterator[tuple[Pair, Callable[[str], Tensor]]]:
     for done, pair in enumerate(header.pairs, 1):
-        summed = _Summed(shards, header, pair)
-        yield *pair, _largest(summed, top[pair]) if pair in top else summed
+        take = partial(_summed, shards, header, pair)
+        yield pair, _largest(take, header.of(pair), top[pair]).__getitem__ if pair in top else take
         progress("merge", done, len(header.pairs))
 
 
-def _largest(summed: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+def _summed(shards: Sequence[Store], header: Header, pair: Pair, name: str) -> Float[Tensor, "row column"]:
+    shape = len(header.targets[pair[0]].ids), len(header.sources[pair[1]].ids)
+    total = torch.zeros(shape, dtype=torch.float64)
+    flat = total.view(-1)
+    for shard in shards:
+        done = 0
+        for chunk in array(shard.folder, shard.said, pair, name):
+            part = torch.frombuffer(chunk, dtype=shard.said.layout.dtype)
+            flat[done : done + len(part)] += part
+            done += len(part)
+    return total
+
+
+def _largest(take: Callable[[str], Tensor], names: Sequence[str], count: int) -> dict[str, Tensor]:
     """The columns of largest |attr| of each row, with the totals over all."""
-    columns = _columns(summed["attr"], count)
+    columns = _columns(take("attr"), count)
     out = {COLUMNS: columns}
-    for name in summed:
-        whole = summed[name]
+    for name in names:
+        whole = take(name)
         out |= {name: whole.gather(1, columns), name + TOTAL: whole.sum(1)}
+        del whole  # before the next one is made
     return out
 
 

@@ -19,7 +19,7 @@ from whence.results.sheet import NEGATIVE, POSITIVE
 if TYPE_CHECKING:
     import matplotlib.figure
 
-_SQUARE, _EDGE = 0.34, 2.4  # inches
+_SQUARE, _SIDES, _ENDS, _LEAST = 0.34, 2.4, 1.8, 3.6  # inches; the least has room for what colours mean
 _WRITTEN = 40  # sites on a side, up to which shares are written
 _UNJOINED = "#eceef1"
 _MEANS = {"sum_abs": "Σ |{}|", "rms": "√mean {}²", "sum": "Σ {}"}
@@ -38,7 +38,7 @@ def plot(matrix: SiteMatrix, path: str | Path | None = None) -> "matplotlib.figu
     """
     figures, colors = loaded("matplotlib.figure", path), loaded("matplotlib.colors", path)
     rows, columns = matrix.values.shape
-    size = (_EDGE + _SQUARE * columns, _EDGE + _SQUARE * rows)
+    size = (_SIDES + _SQUARE * columns, max(_LEAST, _ENDS + _SQUARE * rows))
     figure = figures.Figure(figsize=size, layout="constrained", facecolor="white")
     axes, shares = figure.subplots(), shares_of(matrix)
     ramp = colors.LinearSegmentedColormap.from_list("whence", [NEGATIVE, "white", POSITIVE]).with_extremes(
@@ -52,9 +52,9 @@ def plot(matrix: SiteMatrix, path: str | Path | None = None) -> "matplotlib.figu
     if max(rows, columns) <= _WRITTEN:
         _write(axes, shares, limit)
     bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 6 / size[1]), aspect=30, pad=0.02)
-    bar.ax.set_ylim(limit * min(0.0, float(shares.nan_to_num(0.0).min() < 0) * -1.0), limit)
+    bar.ax.set_ylim(-limit if (shares < 0).any() else 0, limit)
     bar.ax.tick_params(labelsize=7)
-    bar.set_label("share of the row's sum of sizes", size=8)
+    bar.set_label("share of the row's sum of sizes (written: in %)", size=8)
     bar.outline.set_visible(False)
     if path is not None:
         figure.savefig(path, dpi=150)
@@ -89,4 +89,4 @@ def _write(axes: Any, shares: Float[Tensor, "target source"], limit: float) -> N
     for row, column in (shares.abs() >= 0.01).nonzero().tolist():
         share = float(shares[row, column])
         ink = "white" if abs(share) > 0.65 * limit else INK
-        axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", size=6, color=ink)
+        axes.text(column, row, f"{100 * share:.0f}".replace("-", "−"), ha="center", va="center", size=6, color=ink)

@@ -3,8 +3,9 @@
     overlap = |top k of one half ∩ top k of the other| / k        rank correlation: Spearman's, over all sources
 
 The top k by size; the halves are the windows with odd numbers and those with even ones. Sums of a row are ranked as
-they are: within a target every division but that by firing ranks alike. Cost: one pass over two statistics, and a
-sorting of every row. It knows nothing of why halves differ.
+they are: within a target every division but that by firing ranks alike. Blocks that were cut to their largest columns
+are left out: what is large in one half was chosen by both. Cost: one pass over two statistics, and a sorting of every
+row. It knows nothing of why halves differ.
 """
 
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ def stability(opened: Opened, k: int, metric: str) -> Stability:
 
 def _of_site(opened: Opened, site: str, name: str, k: int) -> SiteStability | None:
     header = opened.header
-    pairs = [pair for pair in header.pairs if pair[0] == site and {name, name + HALF} <= {*header.of(pair)}]
+    whole = [pair for pair in header.pairs if pair[0] == site and opened.store.top(*pair) is None]
+    pairs = [pair for pair in whole if {name, name + HALF} <= {*header.of(pair)}]
     if not pairs:
         return None
     columns = sum(len(header.sources[pair[1]].ids) for pair in pairs)
@@ -133,8 +135,8 @@ def rank_correlation(first: Float[Tensor, "row column"], second: Float[Tensor, "
         second: Of the other.
 
     Example:
-        >>> rank_correlation(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[-1.0, 0.0, 9.0]]))
-        tensor([1.], dtype=torch.float64)
+        >>> round(float(rank_correlation(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[-1.0, 0.0, 9.0]]))), 6)
+        1.0
     """
     ranks = [_ranks(values) for values in (first, second)]
     spreads = [rank.square().sum(1).sqrt() for rank in ranks]
@@ -142,7 +144,13 @@ def rank_correlation(first: Float[Tensor, "row column"], second: Float[Tensor, "
 
 
 def _ranks(values: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
-    """Ranks, centred."""
-    ordered, values = values.sort(1).values, values.contiguous()
-    below, upto = (torch.searchsorted(ordered, values, right=right).double() for right in (False, True))
-    return (below + upto - values.shape[1]) / 2
+    """Ranks, centred; those of equal numbers are the mean of the first and the last of their run."""
+    ordered, place = values.sort(1)
+    count = torch.arange(values.shape[1]).expand_as(place)
+    begins = torch.ones_like(place, dtype=torch.bool)
+    begins[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = torch.where(begins, count, 0).cummax(1).values
+    ends = begins.roll(-1, 1)  # the first one begins a run always, so the last one ends one
+    last = torch.where(ends, count, values.shape[1]).flip(1).cummin(1).values.flip(1)
+    ranks = (first + last - values.shape[1] + 1).double() / 2
+    return torch.empty_like(ranks).scatter_(1, place, ranks)

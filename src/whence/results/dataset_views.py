@@ -11,6 +11,7 @@ from whence.results import dataset_export as export
 from whence.results.dataset_normalise import Metric, Normalise
 from whence.results.dataset_opened import Opened
 from whence.results.dataset_plot import plot
+from whence.results.dataset_records import Asked, counted
 from whence.results.dataset_render import said, sites_table
 from whence.results.dataset_sites import How, layer_matrix
 
@@ -151,8 +152,8 @@ class DatasetViews(Opened):
             >>> len(attributions.to_graph_json(k=3)["links"])  # doctest: +SKIP
             1536
         """
-        return export.to_graph_json(export.Asked(self, (metric,), normalise, k), path)
+        return export.to_graph_json(Asked(self, (metric,), normalise, k), path)
 
-    def _asked(self, metrics: Sequence[Metric] | None, normalise: Normalise, k: int | None) -> export.Asked:
-        wanted = export.counted(self, normalise) if metrics is None else tuple(metrics)
-        return export.Asked(self, wanted, normalise, k)
+    def _asked(self, metrics: Sequence[Metric] | None, normalise: Normalise, k: int | None) -> Asked:
+        wanted = counted(self, normalise) if metrics is None else tuple(metrics)
+        return Asked(self, wanted, normalise, k)

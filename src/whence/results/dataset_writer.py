@@ -12,18 +12,22 @@ and what killed writers left, are removed after that step; who has mapped their 
 hashed and written once. It does not know whether the numbers are right.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from whence.results import dataset_manifest as said
-from whence.results.dataset_axes import Axis, Header
+from whence.results.dataset_axes import Header
+from whence.results.dataset_checks import check_header
 from whence.results.dataset_folder import alone, generation, refuse_others, switch
-from whence.results.dataset_layout import AXES, EXTRA, Layout, Packing, Pair, axes_arrays, axes_packing
+from whence.results.dataset_layout import AXES, EXTRA, Layout, Packing, Pair, Place, axes_arrays, axes_packing
 from whence.results.store import sync
+
+Names = Callable[[Pair], tuple[str, ...]]
+Take = Callable[[str], Tensor]
 
 
 def write_store(
@@ -56,14 +60,43 @@ def write_store(
         >>> write_store("runs/one/result", header, [("output", "embed", {"attr": block})])  # doctest: +SKIP
         PosixPath('runs/one/result')
     """
+    kept = top or {}
+    names = Layout(header, dtype, kept).names
+    taken = (_checked((target, source), arrays, header, names) for target, source, arrays in blocks)
+    return write_pieces(folder, header, taken, extra or {}, dtype, kept)
+
+
+def write_pieces(
+    folder: str | Path,
+    header: Header,
+    blocks: Iterable[tuple[Pair, Take]],
+    extra: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    top: Mapping[Pair, int],
+) -> Path:
+    """As `write_store`, of blocks whose arrays are made one by one, each when it is to be written.
+
+    Args:
+        folder: Where.
+        header: Everything but the blocks.
+        blocks: Pair, and what makes its array of a name.
+        extra: Other tensors.
+        dtype: Of the blocks.
+        top: Pairs of which only so many columns of each row are given.
+
+    Raises:
+        ValueError: As `write_store`.
+        FileFormatError: As `write_store`.
+        WhenceError: As `write_store`.
+    """
     folder = Path(folder)
-    _check(header)
-    layout = Layout(header, dtype, dict(top or {}))
+    check_header(header)
+    layout = Layout(header, dtype, top)
     folder.mkdir(parents=True, exist_ok=True)
     refuse_others(folder)
     with alone(folder), generation(folder) as made:
         digests = _write_blocks(made, layout, blocks)
-        axes, others = axes_packing(header.targets.values(), header.sources.values()), _packed(extra or {})
+        axes, others = axes_packing(header.targets.values(), header.sources.values()), _packed(extra)
         files = {AXES: _write_file(made / AXES, axes, axes_arrays(header))}
         if extra:
             files[EXTRA] = _write_file(made / EXTRA, others, extra)
@@ -72,20 +105,23 @@ def write_store(
     return folder
 
 
-def _write_blocks(
-    made: Path, layout: Layout, blocks: Iterable[tuple[str, str, Mapping[str, Tensor]]]
-) -> dict[Pair, tuple[str, ...]]:
+def _checked(pair: Pair, arrays: Mapping[str, Tensor], header: Header, names: Names) -> tuple[Pair, Take]:
+    if pair in header.pairs and set(arrays) != set(names(pair)):
+        raise ValueError(f"the block {pair[1]} -> {pair[0]} has the arrays {[*arrays]}, and must have {names(pair)}.")
+    return pair, arrays.__getitem__
+
+
+def _write_blocks(made: Path, layout: Layout, blocks: Iterable[tuple[Pair, Take]]) -> dict[Pair, tuple[str, ...]]:
     for target, packing in layout.targets.items():
         with (made / said.file_name(target)).open("wb") as stream:
             stream.write(packing.head)
             stream.truncate(packing.size)
     digests: dict[Pair, tuple[str, ...]] = {}
-    for target, source, arrays in blocks:
-        pair = (target, source)
+    for pair, take in blocks:
         if pair not in layout.header.pairs or pair in digests:
             what = "was given twice" if pair in digests else "is not a pair of the header"
-            raise ValueError(f"the block {source} -> {target} {what}.")
-        digests[pair] = _write_block(made / said.file_name(target), layout, pair, arrays)
+            raise ValueError(f"the block {pair[1]} -> {pair[0]} {what}.")
+        digests[pair] = _write_block(made / said.file_name(pair[0]), layout, pair, take)
     missing = [f"{source} -> {target}" for target, source in layout.header.pairs if (target, source) not in digests]
     if missing:
         raise ValueError(f"{len(missing)} blocks of the header were not given: {', '.join(missing[:8])}.")
@@ -94,25 +130,27 @@ def _write_blocks(
     return digests
 
 
-def _write_block(file: Path, layout: Layout, pair: Pair, arrays: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _write_block(file: Path, layout: Layout, pair: Pair, take: Take) -> tuple[str, ...]:
     """The checksums of its arrays, in their order."""
-    names, packing = layout.names(pair), layout.targets[pair[0]]
-    if set(arrays) != set(names):
-        raise ValueError(f"the block {pair[1]} -> {pair[0]} has the arrays {sorted(arrays)}, and must have {names}.")
-    digests: list[str] = []
+    packing = layout.targets[pair[0]]
     with file.open("r+b") as stream:
-        for name in names:
-            array, place = arrays[name], packing.places[f"{pair[1]}/{name}"]
-            if tuple(array.shape) != place.shape or array.dtype != place.dtype:
-                raise ValueError(
-                    f"{name} of the block {pair[1]} -> {pair[0]} is {array.dtype} {tuple(array.shape)}, and must be "
-                    f"{place.dtype} {place.shape}, as its sites have so many lines."
-                )
-            content = _bytes(array)
-            stream.seek(place.start)
-            stream.write(content)
-            digests.append(said.digest(content))
-    return tuple(digests)
+        return tuple(
+            _write_array(stream, packing.places[f"{pair[1]}/{name}"], take(name), f"{name} of {pair[1]} -> {pair[0]}")
+            for name in layout.names(pair)
+        )
+
+
+def _write_array(stream: BinaryIO, place: Place, array: Tensor, what: str) -> str:
+    """Its checksum. The array is let go on return, before the next one is made."""
+    if tuple(array.shape) != place.shape or array.dtype != place.dtype:
+        raise ValueError(
+            f"{what} is {array.dtype} {tuple(array.shape)}, and must be {place.dtype} {place.shape}, as its sites have "
+            "so many lines."
+        )
+    content = _bytes(array)
+    stream.seek(place.start)
+    stream.write(content)
+    return said.digest(content)
 
 
 def _write_file(file: Path, packing: Packing, arrays: Mapping[str, Tensor]) -> str:
@@ -135,25 +173,3 @@ def _packed(extra: Mapping[str, Tensor]) -> Packing:
 def _bytes(array: Tensor) -> memoryview:
     flat: Any = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return memoryview(flat)
-
-
-def _check(header: Header) -> None:
-    said.check_names(header)
-    for axis in (*header.targets.values(), *header.sources.values()):
-        _check_axis(axis)
-    for pair in header.pairs:
-        if pair[0] not in header.targets or pair[1] not in header.sources:
-            raise ValueError(f"the pair {pair[1]} -> {pair[0]} has no axis for one of its sites.")
-        if not header.of(pair):
-            raise ValueError(f"the pair {pair[1]} -> {pair[0]} has no statistics.")
-    if list(header.windows) != sorted(set(header.windows)):
-        raise ValueError(f"the windows {header.windows} are not ascending.")
-
-
-def _check_axis(axis: Axis) -> None:
-    ids = axis.ids
-    if ids.dtype != torch.int64 or ids.ndim != 1 or not bool((ids[1:] > ids[:-1]).all()):
-        raise ValueError(f"the ids of {axis.site} must be int64, ascending, one a line; they are {ids}.")
-    for name, number in axis.quantities.items():
-        if number.shape != ids.shape:
-            raise ValueError(f"{name} of {axis.site} has shape {tuple(number.shape)} for {len(ids)} lines.")

@@ -60,19 +60,18 @@ class Backward:
     ) -> Float[Tensor, "k source"]:
         """What a row of cotangents says of each source."""
         k, value = len(gradient), told.value
-        A = gradient.flatten(1, 2) * value  # k, token, ...
-        if writing.kind != "units" and self.summed_squares and square:
-            A = A.square().sum(-1)
-            square = False
-        elif writing.kind != "units":
-            A = A.sum(-1)
-        if square:
-            A = A.square()
+        product = gradient.flatten(1, 2) * value  # k, token, ...
+        if square and self.summed_squares:
+            product = product.square()
+        if writing.kind != "units":
+            product = product.sum(-1)
+        if square and not self.summed_squares:
+            product = product.square()
         if writing.kind in ("units", "parts"):
-            return A.sum(1)
+            return product.sum(1)
         if told.bucket is None:
-            return A.sum(1, keepdim=True)
-        return A.new_zeros(k, len(writing.ids)).index_add_(1, told.bucket, A)
+            return product.sum(1, keepdim=True)
+        return product.new_zeros(k, len(writing.ids)).index_add_(1, told.bucket, product)
 
 
 def _summed(weight: Float[Tensor, "example pos unit"]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -22,16 +22,33 @@ from whence.model.sublayers import Sublayer
 
 
 @dataclass(frozen=True, eq=False)
+class Read:
+    """Targets among what one of a sublayer's first maps puts out.
+
+    Args:
+        reading: the targets.
+        module: the map.
+        covectors: what they make of its outputs; None: each output is one.
+    """
+
+    reading: Reading
+    module: nn.Module
+    covectors: Float[Tensor, "target output"] | None
+
+
+@dataclass(frozen=True, eq=False)
 class InsideSite:
     """Channels of what a sublayer's last map is given: neurons one by one, or heads together."""
 
     sublayer: Sublayer
     writes: StreamWrite
-    readings: tuple[Reading, ...]
-    modules: dict[str, nn.Module]  # whose output a reading's values are made of
+    reads: tuple[Read, ...]
     weight: Float[Tensor, "d_model channel"]
     heads: int | None  # None: neurons
-    covectors: dict[str, Tensor]  # of heads, by reading: [target, output of the module]
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        return tuple(read.reading for read in self.reads)
 
     @property
     def closes(self) -> Sublayer:
@@ -80,14 +97,14 @@ class InsideSite:
         return tape.joined(output, written) if tape.cutting else None
 
     def _values(self, tape: Tape) -> list[Hook]:
-        def keep(reading: Reading) -> Hook:
+        def keep(read: Read) -> Hook:
             def after(output: Tensor) -> None:
                 out = tape.of(output)
-                tape.values[reading.site] = out if self.heads is None else out @ self.covectors[reading.site].T
+                tape.values[read.reading.site] = out if read.covectors is None else out @ read.covectors.T
 
-            return Spot(self.modules[reading.site], before=False).hook(after)
+            return Spot(read.module, before=False).hook(after)
 
-        return [keep(reading) for reading in self.readings]
+        return [keep(read) for read in self.reads]
 
 
 @dataclass(frozen=True, eq=False)

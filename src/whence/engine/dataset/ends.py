@@ -5,7 +5,6 @@ unembedding row; `output` reads the logits of tokens named beforehand, of which 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -81,7 +80,7 @@ class OutputSite:
     closes: None = None
     writings: tuple[Writing, ...] = ()
 
-    @cached_property
+    @property
     def readings(self) -> tuple[Reading, ...]:
         found: list[Reading] = []
         if self.stream:

@@ -13,7 +13,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from whence.components.parameters import ParameterComponents
-from whence.engine.dataset.attention_scores import ScoreKernel
+from whence.engine.dataset.attention_keys import KeyKernel
+from whence.engine.dataset.attention_queries import QueryKernel
 from whence.engine.dataset.attention_values import ValueKernel
 from whence.engine.dataset.backward import Backward
 from whence.engine.dataset.blocks import Heard, Pair, Told, Window, weights_of
@@ -108,7 +109,7 @@ class Kernels:
     wired: Wired
     streams: list[tuple[StreamKernel, tuple[str, ...]]] = field(default_factory=list[Any])
     values: list[tuple[Sublayer, ValueKernel]] = field(default_factory=list[Any])
-    scores: list[tuple[Sublayer, ScoreKernel]] = field(default_factory=list[Any])
+    scores: list[tuple[Sublayer, QueryKernel | KeyKernel]] = field(default_factory=list[Any])
     pointwise: list[tuple[Sublayer, PointwiseKernel]] = field(default_factory=list[Any])
     backwards: list[Backward] = field(default_factory=list[Backward])
     constants: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
@@ -161,10 +162,14 @@ class Kernels:
             kernel = ValueKernel(reading, values, heads, of_units.shape[1] // width, spd)
             self.values.append((sublayer, kernel))
         scores = self._sources(reading, "scores")
-        if scores:
-            by_end = {end: tuple(w for w in scores if ends[w.site] == end) for end in ("q", "k")}
-            how = self.wired.compared[sublayer]
-            self.scores.append((sublayer, ScoreKernel(reading, by_end["q"], by_end["k"], how, spd)))
+        if not scores:
+            return
+        queries, keys = (tuple(w for w in scores if ends[w.site] == end) for end in ("q", "k"))
+        how = self.wired.compared[sublayer]
+        if queries:
+            self.scores.append((sublayer, QueryKernel(reading, queries, how)))
+        if keys:
+            self.scores.append((sublayer, KeyKernel(reading, keys, how, spd)))
 
     # ------------------------------------------------------------ one batch
     @torch.no_grad()

@@ -78,11 +78,11 @@ def count_local(
         t, s = targets.at(positions), sources.at(positions)
         D = covectors(positions, t.index)
         if s.every:
-            A = (D.flatten(0, 1) @ U.T).unflatten(0, D.shape[:2]) * X[positions][:, None]
+            pairs = (D.flatten(0, 1) @ U.T).unflatten(0, D.shape[:2]) * X[positions][:, None]
         else:
-            A = D @ U[s.index].transpose(1, 2) * (X[positions].gather(1, s.index) * s.real)[:, None]
+            pairs = D @ U[s.index].transpose(1, 2) * (X[positions].gather(1, s.index) * s.real)[:, None]
         for metric, weight in weights.items():
-            own = A * (weight[positions].gather(1, t.index) * t.real)[..., None]
+            own = pairs * (weight[positions].gather(1, t.index) * t.real)[..., None]
             _scatter(blocks[metric], own.square() if metric == "mean_squared_attr" else own, t, s)
 
 

@@ -2,8 +2,8 @@
 
     dy_t/da_s = Σ_i V[i, t] φ_i U[s, i]      φ = ∂hidden/∂(output of that map), by channel, at each token
 
-With a gate held, the edges from `up` sum to the target; edges from a gate, and through an ungated nonlinearity, are local
-derivatives. φ is taken by autograd from the MLP itself, run once more on what it was given. Cost: see `local.py`.
+With a gate held, the edges from `up` sum to the target; edges from a gate, and through an ungated nonlinearity, are
+local derivatives. φ is taken by autograd from the MLP itself, run once more on what it was given. Cost: see `local.py`.
 """
 
 from collections.abc import Mapping, Sequence

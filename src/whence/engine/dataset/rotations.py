@@ -2,9 +2,9 @@
 
     q[p, h] = R_p (W_q x)[p, h]        A[h, q, p] = softmax_p(scale q[q, h] · k[p, g(h)])
 
-R [pos, e, e] (rotations, scalings, or nothing) is read off one forward pass in which every query and key map puts out unit
-vectors. Where queries or keys are no such linear map (a norm), or the pattern is not that softmax (a cap, a sink, a slope),
-there is no closed form. Cost: one forward pass of e rows, once a run.
+R [pos, e, e] (rotations, scalings, or nothing) is read off one forward pass in which every query and key map puts out
+unit vectors. Where queries or keys are no such linear map (a norm), or the pattern is not that softmax (a cap, a sink,
+a slope), there is no closed form. Cost: one forward pass of e rows, once a run.
 """
 
 from collections.abc import Mapping

@@ -2,12 +2,12 @@
 
     y_t = V_t · (what is read there) + constant        a_s U_s, or a vector, is written
 
-`Time` orders what happens to the stream: the sublayers of stage d read at 4d + 2 and write at 4d + 3, a cut of the stream
+Times order what happens to the stream: the sublayers of stage d read at 4d + 2 and write at 4d + 3, a cut of the stream
 before them reads at 4d and writes at 4d + 1. Knows nothing of metrics.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -76,8 +76,8 @@ class Reading:
 class Writing:
     """Units or vectors of one site as sources.
 
-    `units`: activation times row of U. `vector`: one vector a token. `parts`: several vectors a token, one a unit (heads).
-    `tokens`: one vector a token, told apart by the token's id.
+    `units`: activation times row of U. `vector`: one vector a token. `parts`: several vectors a token, one a unit
+    (heads). `tokens`: one vector a token, told apart by the token's id.
     """
 
     site: str
@@ -88,6 +88,7 @@ class Writing:
     U: Float[Tensor, "unit out"] | None = None
 
 
+@runtime_checkable
 class Site(Protocol):
     """What every site is."""
 

@@ -1,0 +1,45 @@
+"""How large the result of a dataset run will be, before anything is summed.
+
+    numbers a statistic = Σ over pairs of sites, units of the target × units of the source
+    bytes on disk       = numbers × statistics × 8        a shard holds as much, and as much in memory
+
+Cost: wiring the run up, a few forward passes of a few tokens. It knows the blocks alone: in memory there are also the
+model, its activations over a batch, and a window's sums in float32.
+"""
+
+import torch
+
+from whence.engine.dataset.named import Given
+from whence.engine.dataset.wiring import wire
+from whence.methods.dataset_plan import DatasetPlan
+from whence.model.model import Model
+
+_BYTES = 8  # of a float64
+
+
+def sizes_of(plan: DatasetPlan, model: Model, given: Given) -> dict[str, int]:
+    """The sizes of a run: `blocks`, `block_elements` (numbers a statistic), `block_bytes`, `model_bytes`.
+
+    Args:
+        plan: the run.
+        model: its model.
+        given: its components.
+
+    Raises:
+        ValueError: components that do not fit the model.
+    """
+    settings = plan.settings
+    tokens = torch.tensor(settings.output_tokens, dtype=torch.long)
+    wired = wire(model, given, plan.rows.seen, tokens, settings.options, settings.sequence_length)
+    elements = total = 0
+    for target, source in wired.routes:
+        reading = wired.readings[target]
+        numbers = len(reading.ids) * len(wired.writings[source].ids)
+        statistics = len(wired.metrics_of(reading)) * (3 if settings.standard_errors else 1)
+        elements, total = elements + numbers, total + numbers * statistics * _BYTES
+    return {
+        "blocks": len(wired.routes),
+        "block_elements": elements,
+        "block_bytes": total,
+        "model_bytes": sum(one.numel() * one.element_size() for one in model.hf.parameters()),
+    }
