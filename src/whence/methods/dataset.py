@@ -1,16 +1,17 @@
 """Which components feed which, on average over a dataset.
 
-For every target unit t and source unit s of a model cut at its components, with A[q, p] = c_t[q] dy_t[q]/da_s[p] a_s[p] c_s[p],
+For every target unit t and source unit s of a model cut at its components, with
 
-    attr = Σ A        attr_abs = Σ sign(y_t[q]) A        mean_squared_attr = Σ A²     over all positions p ≤ q of all rows,
+    A[q, p] = c_t[q] dy_t[q]/da_s[p] a_s[p] c_s[p]
+    attr = Σ A        attr_abs = Σ sign(y_t[q]) A        mean_squared_attr = Σ A²
 
-raw sums, divided by what a query asks for. `attr_abs` is the attribution to |y|, and signed. With norms frozen and sources
-unweighted, the sources of whatever reads the stream sum to what it reads; so do values for an attention's output map
-(the pattern held), and `up` for an MLP's last map (its gate held). Edges from queries, keys and gates are local
-derivatives and belong to no sum; results say which is which.
+over all positions p ≤ q of all rows: raw sums, divided by what a query asks for. `attr_abs` is the attribution to |y|,
+and signed. With norms frozen and sources unweighted, the sources of whatever reads the stream sum to what it reads; so
+do values for an attention's output map (the pattern held), and `up` for an MLP's last map (its gate held). Edges from
+queries, keys and gates are local derivatives and belong to no sum; results say which is which.
 
-Cost: closed forms (`whence.engine.dataset`), a forward pass a batch, and float64 blocks in memory. What it does not know:
-paths through two components; whether an edge matters to the model, which only an intervention shows.
+Cost: closed forms (`whence.engine.dataset`), a forward pass a batch, and float64 blocks in memory. What it does not
+know: paths through two components; whether an edge matters to the model, which only an intervention shows.
 
 Source: the statistics are those of goodfire-ai/spd's pull request 413, with squares exact by pair of positions.
 """

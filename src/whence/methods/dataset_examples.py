@@ -113,7 +113,8 @@ def top_examples(
                 heapq.heappushpop(best, entry)
         progress("batches", index + 1, count)
     rows = TokenRows.open(plan.folder / TOKENS)
-    return [_example(model, rows, *map(abs, place), value) for _, place, value in sorted(best, reverse=True)]
+    ordered = [(-row, -q, -p, value) for _, (row, q, p), value in sorted(best, reverse=True)]
+    return [_example(model, rows, *place) for place in ordered]
 
 
 def _node(key: str | Node) -> Node:

@@ -1,11 +1,11 @@
 """What a dataset run is to do, settled once and written down: settings, prepared data, windows.
 
-    OUT/da-YYYYMMDD_HHMMSS/plan.json    settings, sizes, how workers find model and components again
-    OUT/da-YYYYMMDD_HHMMSS/tokens/      the data as rows of tokens
-    OUT/da-YYYYMMDD_HHMMSS/unembedding.safetensors    for the rows of tokens that were not named up front
+    OUT/da-YYYYMMDD_HHMMSS/plan.json                  settings, sizes, how workers find model and components again
+    OUT/da-YYYYMMDD_HHMMSS/tokens/                    the data as rows of tokens
+    OUT/da-YYYYMMDD_HHMMSS/unembedding.safetensors    for output tokens that were not named up front
 
-Batch i is rows i b … i b + b − 1 in the order that the seed gives; `fold` batches are a window, the unit of work, so that
-any number of shards sums the same windows. Cost: reading and tokenising the data once.
+Batch i is rows i b … i b + b − 1 in the order that the seed gives; `fold` batches are a window, the unit of work, so
+that any number of shards sums the same windows. Cost: reading and tokenising the data once.
 """
 
 import hashlib

@@ -148,7 +148,7 @@ class _Shard:
             totals.tokens,
             tuple(totals.windows),
             targets,
-            {site: axis for site, axis in sources.items()},
+            sources,
             pairs,
             statistics,
             only,

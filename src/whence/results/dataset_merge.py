@@ -71,7 +71,9 @@ def merge_stores(
         check_files(shard.folder, shard.said)
     header = _header(shards, missing, lost)
     top = _top(header, embed_top)
-    return write_pieces(out, header, _blocks(shards, header, top, progress), _extra(shards) | dict(extra or {}), torch.float64, top)
+    return write_pieces(
+        out, header, _blocks(shards, header, top, progress), _extra(shards) | dict(extra or {}), torch.float64, top
+    )
 
 
 def _blocks(
