@@ -60,7 +60,7 @@ def random_parts(model: Model, count: int = 3, only: tuple[str, ...] = (), ends:
     for site, one in matrices(model.layout).items():
         if (one.layer is None and not ends) or (only and one.name not in only):
             continue
-        n, W = count + len(parts) % 3, _matrix(one)
+        n, W = count + len(parts) % 3, _matrix(one).to(model.accumulation)
         V = torch.randn(W.shape[1], n, generator=generator).to(W) / W.shape[1] ** 0.5
         U = torch.linalg.lstsq(V, W.T).solution + 0.1 * torch.randn(n, W.shape[0], generator=generator).to(W)
         alive = torch.arange(n) != 1 if len(parts) == 1 else None

@@ -26,6 +26,7 @@ from whence.methods.dataset_plan import DatasetPlan, fingerprint
 from whence.model.batch import Batch
 from whence.model.model import Model
 from whence.progress import Progress, silent
+from whence.results import manifest
 from whence.results.dataset_axes import STREAM, Axis, Header
 from whence.results.dataset_stability import overlap
 from whence.results.dataset_store import open_store
@@ -123,7 +124,8 @@ class _Shard:
             return False
         found: list[Tensor] = []
         for target in totals.targets:
-            blocks = [own for (t, _), own in totals.blocks.items() if t == target and "attr.half" in own]
+            pairs = sorted(pair for pair in totals.blocks if pair[0] == target)  # ties go to the first, resumed or not
+            blocks = [own for own in map(totals.blocks.__getitem__, pairs) if "attr.half" in own and own["attr"].any()]
             if blocks:
                 odd = torch.cat([own["attr.half"] for own in blocks], 1)
                 even = torch.cat([own["attr"] for own in blocks], 1) - odd
@@ -134,7 +136,7 @@ class _Shard:
 
     # ------------------------------------------------------------ disk
     def _flush(self, totals: Totals, finished: bool) -> None:
-        targets, sources = axes_of(self.wired, totals)
+        targets, sources = axes_of(self.wired, totals, bool(self.kernels.constants))
         statistics = self._statistics(self.plan.settings.metrics)
         pairs = self._pairs(totals)
         only: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -190,7 +192,7 @@ class _Shard:
     def _resumed(self) -> tuple[Totals, bool]:
         """What an earlier process of this shard left, and whether that was all of it."""
         totals = Totals(self.wired, self.plan.settings.standard_errors)
-        if not self.folder.exists():
+        if not (self.folder / manifest.NAME).exists():  # nothing, or what a process began that was killed
             return totals, False
         store = open_store(self.folder)
         header = store.header

@@ -31,7 +31,9 @@ def parts_of(window: Window, target: str, metric: str) -> dict[str, Tensor]:
     through = target.replace("attn.o", "attn.v").replace("glu.down", "glu.up")
     if through == target:
         return {}  # a fused query-key-value matrix, or a nonlinearity that is no product
-    return {site: block for site, block in found.items() if site.removesuffix(".delta").removesuffix(".bias") == through}
+    return {
+        site: block for site, block in found.items() if site.removesuffix(".delta").removesuffix(".bias") == through
+    }
 
 
 @pytest.mark.parametrize("name", LAWFUL)

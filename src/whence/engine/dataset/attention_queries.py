@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.engine.dataset.blocks import Heard, Told, Window
-from whence.engine.dataset.local import count_local
+from whence.engine.dataset.local import BUDGET, count_local
 from whence.engine.dataset.passing import Attended
 from whence.engine.dataset.pointwise import add_vector
 from whence.engine.dataset.rotations import Compared
@@ -41,27 +41,35 @@ class QueryKernel:
         self, one: Attended, heard: Heard, told: Mapping[str, Told], window: Window, metrics: tuple[str, ...]
     ) -> None:
         """Add one batch."""
-        heads, width = one.pattern.shape[1], one.query.shape[-1]
-        weights = {metric: heard.weights[metric] for metric in metrics}
-        back, V = self._covariances(one), by_head_of(self.reading, heads)
+        rows, heads, length, width = *one.pattern.shape[:3], one.query.shape[-1]
+        V = by_head_of(self.reading, heads)
+        for some in torch.arange(rows, device=V.device).split(max(8 * BUDGET // (length * V[0].numel() * width), 1)):
+            back = self._covariances(one, some)
+            weights = {m: heard.weights[m].unflatten(0, (rows, length))[some].flatten(0, 1) for m in metrics}
+            for writing in self.writings:
+                value = told[writing.site].value.unflatten(0, (rows, length))[some].flatten(0, 1)
+                self._edges(writing, value, back, V, weights, window)
+
+    def _edges(
+        self, writing: Writing, value: Tensor, back: Tensor, V: Tensor, weights: Mapping[str, Tensor], window: Window
+    ) -> None:
+        pair, (_, heads, _, width) = (self.reading.site, writing.site), back.shape
+        if writing.U is None:
+            reached = torch.einsum("phij,phj->phi", back, by_head(value, heads, width))
+            add_vector(torch.einsum("phi,thi->pt", reached, V), weights, window, pair)
+            return
 
         def covectors(at: Tensor, targets: Tensor) -> Tensor:
             rows = V[targets].transpose(1, 2)  # token, head, target, value channel
             return (rows @ back[at]).transpose(1, 2).flatten(2)
 
-        for writing in self.writings:
-            value, pair = told[writing.site].value, (self.reading.site, writing.site)
-            if writing.kind == "units":
-                assert writing.U is not None
-                count_local(covectors, by_head(writing.U, heads, width).flatten(1), value, weights, window, pair)
-            else:
-                reached = torch.einsum("phij,phj->phi", back, by_head(value, heads, width))
-                add_vector(torch.einsum("phi,thi->pt", reached, V), weights, window, pair)
+        count_local(covectors, by_head(writing.U, heads, width).flatten(1), value, weights, window, pair)
 
-    def _covariances(self, one: Attended) -> Float[Tensor, "token head d_value d_head"]:
-        """M, turned back to what the query map puts out."""
-        heads, pattern = one.pattern.shape[1], one.pattern
-        v, k = expand_groups(one.value, heads), expand_groups(one.key, heads)
+    def _covariances(self, one: Attended, rows: Tensor) -> Float[Tensor, "token head d_value d_head"]:
+        """M of some rows, turned back to what the query map puts out."""
+        pattern = one.pattern[rows]
+        heads = pattern.shape[1]
+        v, k = expand_groups(one.value[rows], heads), expand_groups(one.key[rows], heads)
         outer = (v[..., :, None] * k[..., None, :]).flatten(-2)
         mean = (pattern @ outer).unflatten(-1, (v.shape[-1], k.shape[-1]))
         covariance = self.how.scale * (mean - (pattern @ v)[..., :, None] * (pattern @ k)[..., None, :])

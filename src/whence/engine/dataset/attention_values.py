@@ -43,16 +43,10 @@ class ValueKernel:
         assert self.reading.V is not None
         return self.reading.V.unflatten(-1, (self.heads, -1)).transpose(0, 1)
 
-    @cached_property
-    def maps(self) -> dict[str, Float[Tensor, "head target source"]]:
-        """K of each source site that has units."""
-        return {w.site: self._projected(w.U) for w in self.writings if w.U is not None}
-
-    def _projected(self, written: Float[Tensor, "*rows channel"]) -> Float[Tensor, "head target *rows"]:
-        by_group = written.unflatten(-1, (self.groups, -1)).movedim(-2, 0)
-        by_head = by_group.repeat_interleave(self.heads // self.groups, 0)
-        flat = by_head.flatten(1, -2)
-        return (self.V @ flat.transpose(-1, -2)).unflatten(-1, by_head.shape[1:-1])
+    def _of(self, written: Float[Tensor, "rows channel"], head: int) -> Float[Tensor, "target rows"]:
+        """What targets read of a head for what is written to its group's values."""
+        groups = written.unflatten(-1, (self.groups, -1))
+        return self.V[head] @ groups[:, head * self.groups // self.heads].T
 
     def count(
         self,
@@ -76,30 +70,30 @@ class ValueKernel:
                 window.add((self.reading.site, writing.site), metric, block)
 
     def _linear(self, pattern: Tensor, weight: Tensor, writing: Writing, value: Tensor, squared: bool) -> Tensor:
-        mixed = (pattern.transpose(-1, -2) @ weight[:, None]).transpose(0, 1).flatten(1, 2)  # head, token, target
-        if writing.kind == "vector":
-            reached = mixed * self._projected(value).transpose(-1, -2)
-            summed = reached.sum(0)
+        """Sums over q, head by head; their squares need all heads at each position."""
+        mixed = [(pattern[:, h].transpose(-1, -2) @ weight).flatten(0, 1) for h in range(self.heads)]  # token, target
+        if writing.U is None:
+            summed = torch.stack([one * self._of(value, h).T for h, one in enumerate(mixed)]).sum(0)
             return (summed.square() if squared else summed).sum(0)[:, None]
+        maps = [self._of(writing.U, h) for h in range(self.heads)]
         if not squared:
-            return (self.maps[writing.site] * (mixed.transpose(-1, -2) @ value)).sum(0)
-        total = value.new_zeros(self.maps[writing.site].shape[1:])
+            return torch.stack([K * (one.T @ value) for K, one in zip(maps, mixed, strict=True)]).sum(0)
+        total = torch.zeros_like(maps[0])
         for tokens in torch.arange(len(value), device=value.device).split(32):
-            reached = torch.einsum("hpt,hts->pts", mixed[:, tokens], self.maps[writing.site])
+            reached = torch.einsum("hpt,hts->pts", torch.stack([one[tokens] for one in mixed]), torch.stack(maps))
             total += (reached * value[tokens][:, None]).square().sum(0)
         return total
 
     def _square(self, pattern: Tensor, weight: Tensor, writing: Writing, value: Tensor) -> Tensor:
-        weight, total = weight.square(), torch.zeros((), device=value.device)
-        reached = self._projected(value).transpose(-1, -2) if writing.kind == "vector" else None
+        weight, squares, total = weight.square(), value.square(), torch.zeros((), device=value.device)
+        maps = [self._of(value if writing.U is None else writing.U, h) for h in range(self.heads)]
         for one in range(self.heads):
             for other in range(one + 1):
                 both = pattern[:, one] * pattern[:, other]
                 mixed = (both.transpose(-1, -2) @ weight).flatten(0, 1)
-                if reached is not None:
-                    part = (mixed * reached[one] * reached[other]).sum(0)[:, None]
+                if writing.U is None:
+                    part = (mixed * (maps[one] * maps[other]).T).sum(0)[:, None]
                 else:
-                    maps = self.maps[writing.site]
-                    part = maps[one] * maps[other] * (mixed.T @ value.square())
+                    part = maps[one] * maps[other] * (mixed.T @ squares)
                 total = total + (part if one == other else 2 * part)
         return total

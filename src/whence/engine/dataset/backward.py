@@ -76,7 +76,7 @@ class Backward:
 
 def _summed(weight: Float[Tensor, "example pos unit"]) -> Iterator[tuple[Tensor, Tensor]]:
     """A cotangent for each unit that counts anywhere: its weights at all positions."""
-    for units in (weight != 0).any(0).any(0).nonzero()[:, 0].split(AT_ONCE):
+    for units in _some((weight != 0).any(0).any(0).nonzero()[:, 0]):
         cotangents = weight.new_zeros(len(units), *weight.shape)
         cotangents[torch.arange(len(units)), :, :, units] = weight[..., units].movedim(-1, 0)
         yield units, cotangents
@@ -84,11 +84,16 @@ def _summed(weight: Float[Tensor, "example pos unit"]) -> Iterator[tuple[Tensor,
 
 def _by_position(weight: Float[Tensor, "example pos unit"]) -> Iterator[tuple[Tensor, Tensor]]:
     """A cotangent for each (position, unit) that counts in any example: its weights there."""
-    for some in (weight != 0).any(0).nonzero().split(AT_ONCE):
+    for some in _some((weight != 0).any(0).nonzero()):
         position, units = some.unbind(1)
         cotangents = weight.new_zeros(len(some), *weight.shape)
         cotangents[torch.arange(len(some)), :, position, units] = weight[:, position, units].T
         yield units, cotangents
+
+
+def _some(index: Tensor) -> Iterator[Tensor]:
+    """As many at once as are pulled together; none where nothing counts."""
+    return (some for some in index.split(AT_ONCE) if len(some))
 
 
 def _pulled(

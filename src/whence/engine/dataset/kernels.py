@@ -227,15 +227,13 @@ class Kernels:
     def _slopes(self, sublayer: Sublayer, kernel: PointwiseKernel, passed: Passed) -> dict[str, Tensor]:
         modules: dict[str, nn.Module] = {}
         outputs: dict[str, Tensor] = {}
-        given: Tensor | None = None
         maps = {site.part.site: site.map.module for site in self.wired.sites if isinstance(site, MatrixSite)}
         for end, writing in kernel.writings:
             site = writing.site
             if site in maps:
                 modules[end] = maps[site]
-                outputs[end], given = passed.tape.outputs[site], passed.tape.inputs[site]
-        assert given is not None
-        return slopes_of(self.wired.layout, sublayer, modules, outputs, given)
+                outputs[end] = passed.tape.outputs[site]
+        return slopes_of(self.wired.layout, sublayer, modules, outputs, passed.tape.calls[sublayer.entrance])
 
     def _pull(self, counted: Counted, window: Window) -> None:
         wired, options = self.wired, self.wired.options

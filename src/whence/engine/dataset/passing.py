@@ -91,6 +91,7 @@ def passed_through(
             stack.enter_context(held(layout, norms=True))
         after, before = as_hooks([hook for site in sites for hook in site.hooks(tape)])
         after += [tape.keep_around(norm) for norm in norms if norm is not None]
+        before += [tape.keep_call(writer.entrance) for writer in layout.writers if writer.name == "mlp"]
         stack.enter_context(hooked(after, [*before, (layout.head, _first_only)]))
         stack.enter_context(listening(layout, tape, passed))
         run(layout, batch)

@@ -11,7 +11,7 @@ from whence.engine.dataset.feature_site import FeatureSite
 from whence.engine.dataset.places import Places
 from whence.engine.dataset.sites import Depth, Elsewhere, Inside, StreamRead, StreamWrite
 from whence.model.linear import constant_of, matrix_of
-from whence.model.sites import Site, read_site, site_of
+from whence.model.sites import Site, Spot, read_site, site_of
 from whence.model.sublayers import Sublayer
 
 
@@ -49,12 +49,24 @@ def _transcoder(places: Places, one: Transcoder) -> None:
 def _stream_sae(places: Places, one: SAE) -> None:
     """An SAE of the whole stream, which it cuts."""
     place, site = f"{one.layer}.{place_name(one.site)}", site_of(places.layout, one.site, one.layer)
+    if one.site == "resid_mid":
+        site = _middle(places, one.layer)
     depths = sorted({places.depth[sub] for sub in places.sublayers if sub.layer == one.layer})
     depth = {"resid_pre": depths[0], "resid_mid": depths[-1], "resid_post": depths[-1] + 1}[one.site]
     read, write = StreamRead(4 * depth), StreamWrite(4 * depth + 1, cuts=True)
     U, bias = whole(one.W_dec).to(places.like), one.b_dec.to(places.like)
     found = FeatureSite(place, one.encoder_of(one.layer), U, bias, site, site, read, write, None)
     places.take(read.time, place, read.time, found)
+
+
+def _middle(places: Places, layer: int) -> Site:
+    """The middle of a block, met behind everything that stands within its first sublayer."""
+    first = next(sub for sub in places.sublayers if sub.layer == layer)
+
+    def read(output: Tensor, stream: Tensor) -> Tensor:
+        return stream + first.factor * output.reshape(stream.shape)
+
+    return Site(first.spot("normed"), Spot(places.layout.blocks[layer], before=True), read, 1 / first.factor)
 
 
 def _sublayer_sae(places: Places, one: SAE) -> None:

@@ -8,6 +8,7 @@ local derivatives. φ is taken by autograd from the MLP itself, run once more on
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from whence.engine.dataset.blocks import Heard, Told, Window
 from whence.engine.dataset.local import count_local
 from whence.engine.dataset.sites import Reading, Writing
-from whence.model.hooks import After, hooked
+from whence.engine.dataset.tape import Call
+from whence.model.hooks import After, first_tensor, hooked, replace_first
 from whence.model.layout import Layout
 from whence.model.sublayers import Sublayer
 
@@ -69,7 +71,7 @@ def add_vector(
 
 
 def slopes_of(
-    layout: Layout, sublayer: Sublayer, modules: Mapping[str, nn.Module], outputs: Mapping[str, Tensor], given: Tensor
+    layout: Layout, sublayer: Sublayer, modules: Mapping[str, nn.Module], outputs: Mapping[str, Tensor], call: Call
 ) -> dict[str, Float[Tensor, "token channel"]]:
     """φ of each map of an MLP.
 
@@ -78,7 +80,7 @@ def slopes_of(
         sublayer: the MLP.
         modules: its first maps, by "gate" and "up".
         outputs: what they put out.
-        given: what the MLP was given.
+        call: what the MLP was called with.
     """
     leaves = {end: outputs[end].detach().requires_grad_() for end in modules}
     hidden: list[Tensor] = []
@@ -86,13 +88,16 @@ def slopes_of(
     def cut(end: str) -> After:
         return lambda args, kwargs, output: leaves[end].reshape(output.shape)
 
+    def keep(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        hidden.append(first_tensor(args, kwargs))
+        return replace_first(args, kwargs, hidden[0].to(first_tensor(*call)))
+
     with layout.lock, torch.enable_grad():
         if sublayer.between is not None:
             hidden.append(sublayer.between(leaves["up"]))
         else:
             assert sublayer.write is not None
-            keep = [(sublayer.write, lambda args, kwargs: hidden.append(args[0]))]
-            with hooked([(module, cut(end)) for end, module in modules.items()], keep):
-                sublayer.out(given) if sublayer.entrance is sublayer.out else sublayer.entrance(given)
+            with hooked([(module, cut(end)) for end, module in modules.items()], [(sublayer.write, keep)]):
+                sublayer.entrance(*call[0], **call[1])
         found = torch.autograd.grad(hidden[0].sum(), list(leaves.values()))
     return {end: one.flatten(0, -2) for end, one in zip(leaves, found, strict=True)}

@@ -7,7 +7,7 @@ unit vectors. Where queries or keys are no such linear map (a norm), or the patt
 a slope), there is no closed form. Cost: one forward pass of e rows, once a run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from whence.engine.dataset.passing import Attended, Passed, listening
-from whence.engine.dataset.tape import Tape
-from whence.model.attention import expand_groups
+from whence.engine.dataset.passing import Attended
+from whence.model.attention import AttentionTape, expand_groups, tapped
 from whence.model.batch import Batch
 from whence.model.hooks import After, hooked
 from whence.model.layout import Layout
 from whence.model.recorder import run
 
+UNITS_AT_ONCE = 8  # rows of the measuring pass, each as long as the data's
 TOLERANCE = 1e-4  # of the largest number, for float32; what is no such map misses by far more
 
 
@@ -48,34 +48,47 @@ def measured(
         dtype: what is computed in.
     """
     device = next(layout.hf.parameters()).device
-    batch = Batch(torch.zeros(1, length, dtype=torch.long, device=device), torch.tensor([length], device=device))
-    first = Passed(batch, Tape(length, dtype))
-    with layout.lock, listening(layout, first.tape, first):
-        run(layout, batch)
-    widths = {module: one.query.shape[-1] for module, one in first.attended.items()}
-    if not widths:
+    widths = {module: query.shape[-1] for module, (query, _) in _given(layout, 1, length, device, []).items()}
+    parts: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {module: [] for module in maps if module in widths}
+    for units in torch.arange(max(widths.values(), default=0), device=device).split(UNITS_AT_ONCE):
+        hooks = [(one, _units(units, widths[module])) for module in parts for one in maps[module]]
+        given = _given(layout, len(units), length, device, hooks)
+        for module, found in parts.items():
+            real = units < widths[module]
+            query, key = (one[real, 0].to(dtype) for one in given[module])
+            found.append((query, key))
+    return {module: (_stacked(found, 0), _stacked(found, 1)) for module, found in parts.items()}
+
+
+def _stacked(found: Sequence[tuple[Tensor, Tensor]], side: int) -> Float[Tensor, "pos d_head d_head"]:
+    """R, rows being what comes out."""
+    return torch.cat([pair[side] for pair in found]).permute(1, 2, 0)
+
+
+def _given(
+    layout: Layout, rows: int, length: int, device: torch.device, hooks: Sequence[tuple[nn.Module, After]]
+) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+    """The queries and keys that each attention is given in a pass over some rows of one token."""
+    how, found, last = layout.architecture.patterns, dict[nn.Module, tuple[Tensor, Tensor]](), list[Any]()
+    if how is None:
         return {}
-    width = max(widths.values())
-    ids = torch.zeros(width, length, dtype=torch.long, device=device)
-    batch = Batch(ids, torch.full((width,), length, device=device))
-    passed = Passed(batch, Tape(length, dtype))
-    hooks = [(one, _units(widths[module])) for module, pair in maps.items() if module in widths for one in pair]
-    with layout.lock, hooked(hooks), listening(layout, passed.tape, passed):
+    ear = AttentionTape(
+        "record",
+        on_attention=lambda module, _: found.update({module: last.pop()}),
+        on_given=lambda query, key, _: last.append((query, key)),
+    )
+    ids = torch.zeros(rows, length, dtype=torch.long, device=device)
+    batch = Batch(ids, torch.full((rows,), length, device=device))
+    with layout.lock, hooked(hooks), tapped(layout.hf, tuple(w.module for w in layout.attention), how, ear):
         run(layout, batch)
-    found: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-    for module in maps:
-        if module in passed.attended:
-            e, one = widths[module], passed.attended[module]
-            found[module] = (one.query[:e, 0].permute(1, 2, 0), one.key[:e, 0].permute(1, 2, 0))  # pos, out, in
     return found
 
 
-def _units(width: int) -> After:
-    """Row j of the batch puts out unit vector j, in every head and at every position."""
+def _units(units: Tensor, width: int) -> After:
+    """Each row puts out one unit vector, in every head and at every position."""
 
     def replace(args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
-        row = torch.arange(len(output), device=output.device)
-        unit = nn.functional.one_hot(row.clamp_max(width - 1), width).to(output)
+        unit = nn.functional.one_hot(units.clamp_max(width - 1), width).to(output)
         return unit[:, None].expand(-1, output.shape[1], -1).repeat(1, 1, output.shape[-1] // width)
 
     return replace

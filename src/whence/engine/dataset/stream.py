@@ -4,9 +4,9 @@ With x the stream before the norm, i = 1/sigma, R_t = entered · C(gain ∘ V_t)
 
     dy_t/da_s = i K_ts - live β_t ρ_s        K = R Uᵀ    β = i³/d (R · c(x))    ρ_s = c(x) · U_s
 
-at the same position. Norms held, a block of units is K ∘ Σ_p (c_t i) (a_s c_s): the sum over positions needs no K, which
-is multiplied once a window; the mean square is K² ∘ Σ (c_t i)² (a_s c_s)². Live norms add the terms in β, of which the
-square makes three. Vectors (embeddings, deltas, heads) are contracted over the stream at each position first.
+at the same position. Norms held, a block of units is K ∘ Σ_p (c_t i) (a_s c_s): the sum over positions needs no K,
+which is multiplied once a window; the mean square is K² ∘ Σ (c_t i)² (a_s c_s)². Live norms add the terms in β, of
+which the square makes three. Vectors (embeddings, deltas, heads) are contracted over the stream at each position first.
 
 Cost a batch of P tokens: 2 P T S a metric for units, 2 P d T for each vector. All readers of a norm share one product.
 """
@@ -140,14 +140,17 @@ class StreamKernel:
         scale = arrives.scale(passed)
         for line, vector in enumerate(told.value.unbind(1) if writing.kind == "parts" else (told.value,)):
             arrived = arrives.of(vector) * scale
-            D = i * (arrived @ self.R.T)
+            derivative = i * (arrived @ self.R.T)
             if beta is not None:
-                D = D - beta * (x * arrived).sum(-1, keepdim=True)
+                derivative = derivative - beta * (x * arrived).sum(-1, keepdim=True)
             for metric, weight in weights.items():
-                F = weight * D
-                if metric == "mean_squared_attr":
-                    F = weight.square() * self._by_coordinate(arrived, norm) if self.by_coordinate else F.square()
-                self._emit(writing, line, told.bucket, metric, F, window)
+                if metric != "mean_squared_attr":
+                    own = weight * derivative
+                elif self.by_coordinate:
+                    own = weight.square() * self._by_coordinate(arrived, norm)
+                else:
+                    own = (weight * derivative).square()
+                self._emit(writing, line, told.bucket, metric, own, window)
 
     def _by_coordinate(self, v: Tensor, norm: tuple[Tensor, Tensor, Tensor | None]) -> Tensor:
         """Σ_d (g_d v_d)² with g = i R - β c(x)."""

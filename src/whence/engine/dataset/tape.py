@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from whence.model.hooks import After, first_tensor
+from whence.model.hooks import After, Before, first_tensor
 from whence.model.sites import by_example
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(eq=False)
@@ -39,6 +41,7 @@ class Tape:
     inputs: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # of matrices, as the model computed them
     around: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict[nn.Module, tuple[Tensor, Tensor]])
     outputs: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # of matrices, as they went on
+    calls: dict[nn.Module, Call] = field(default_factory=dict[nn.Module, Call])  # what MLPs were called with
 
     def of(self, tensor: Tensor) -> Tensor:
         """A tensor of the model as [example, pos, ...], in the working dtype."""
@@ -64,5 +67,13 @@ class Tape:
 
         def keep(args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
             self.around[module] = (self.of(first_tensor(args, kwargs)).detach(), self.of(output).detach())
+
+        return module, keep
+
+    def keep_call(self, module: nn.Module) -> tuple[nn.Module, Before]:
+        """A hook that keeps what a module was called with."""
+
+        def keep(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.calls[module] = args, kwargs
 
         return module, keep

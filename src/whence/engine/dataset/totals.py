@@ -1,8 +1,9 @@
 """Totals over windows in float64, with what queries need beside them, and the check that rows add up.
 
-At the end of a window its blocks are folded in: `attr` += S; `attr.half` += S in windows with odd numbers; `attr.square`
-+= S²/n, with n the window's tokens, from which the standard error of a mean follows. Every target whose sources belong
-to a sum is checked there: Σ_s attr = Σ c y, within a bound of the sum of the parts' magnitudes.
+At the end of a window its blocks are folded in: `attr` += S; `attr.half` += S in windows with odd numbers;
+`attr.square` += S²/n, with n the window's tokens, from which the standard error of a mean follows. Every target whose
+sources belong to a sum is checked there: Σ_s attr = Σ c y, within a bound of the magnitudes of the parts, which are
+sums over positions already.
 
 Cost: three (one without standard errors) float64 copies of every block; memory is the blocks'. Knows no files.
 """
@@ -81,7 +82,7 @@ class Totals:
             if not worst <= bound:
                 raise LedgerError(
                     f"{target}: the attributions of window {number} miss what its units read by {worst:.1e} of the "
-                    f"parts' magnitudes (unit {int(gap.argmax())} of those stored; bound {bound:.0e}). Please report it."
+                    f"parts' magnitudes (line {int(gap.argmax())} of its axis; bound {bound:.0e}). Please report it."
                 )
 
 
@@ -124,13 +125,11 @@ def _add(own: dict[str, Tensor], name: str, value: Tensor) -> None:
     if name in own:
         own[name] += value
     else:
-        own[name] = value.clone()
+        own[name] = value + 0.0  # as if added to zeros, which -0.0 tells apart: what is resumed starts from zeros
 
 
 def sums_of(wired: Wired, window: Window) -> Mapping[str, list[str]]:
-    """The sources, by target, that together are what the target reads: only where nothing is missing or weighted."""
-    if wired.options.live or wired.options.spd or wired.options.weighting in ("source", "both"):
-        return {}
+    """The sources, by target, that together are what the target reads."""
     found: dict[str, list[str]] = {}
     for pair in window.sums:
         if belongs(wired, pair) and "attr" in window.sums[pair]:
@@ -142,9 +141,11 @@ def belongs(wired: Wired, pair: Pair) -> bool:
     """Whether a block's sources belong to a sum that equals the target.
 
     Readers of the stream need every source on a cut way; an attention's output map, values with the pattern held; an
-    MLP's last map, `up` with its gate held. Edges from queries, keys and gates are local derivatives.
+    MLP's last map, `up` with its gate held. Edges from queries, keys and gates are local derivatives. Parameter
+    components that count by their importance sum to less; features, which have 1 wherever they write, do not.
     """
-    if wired.options.live or wired.options.spd:
+    weighted = wired.parameters is not None and wired.options.weighting in ("source", "both")
+    if wired.options.live or wired.options.spd or weighted:
         return False
     target, source = pair
     routes = {s: route for (t, s), route in wired.routes.items() if t == target}
@@ -159,8 +160,8 @@ def belongs(wired: Wired, pair: Pair) -> bool:
     return routes.get(up) == "pointwise" and (source == "bias" or source.startswith(up))
 
 
-def axes_of(wired: Wired, totals: Totals) -> tuple[dict[str, Axis], dict[str, Axis]]:
-    """The axes of the targets and of the sources, with what was counted of them."""
+def axes_of(wired: Wired, totals: Totals, constants: bool) -> tuple[dict[str, Axis], dict[str, Axis]]:
+    """The axes of the targets and of the sources, with what was counted of them; `constants`: whether there are any."""
     targets = {
         name: Axis(name, one.ids.cpu(), one.size, _cpu(totals.targets.get(name, {}), OF_TARGETS, len(one.ids)))
         for name, one in wired.readings.items()
@@ -169,7 +170,7 @@ def axes_of(wired: Wired, totals: Totals) -> tuple[dict[str, Axis], dict[str, Ax
         name: Axis(name, one.ids.cpu(), one.size, _cpu(totals.sources.get(name, {}), OF_SOURCES, len(one.ids)))
         for name, one in wired.writings.items()
     }
-    if any(source == "bias" for _, source in totals.blocks):
+    if constants:
         everywhere = {name: torch.tensor([totals.tokens], dtype=torch.float64) for name in OF_SOURCES}
         sources["bias"] = Axis("bias", torch.zeros(1, dtype=torch.long), 1, everywhere)
     return targets, sources
