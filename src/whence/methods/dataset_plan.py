@@ -31,6 +31,7 @@ from whence.model.model import Model
 from whence.progress import Progress, silent
 from whence.results.dataset_axes import METRICS
 from whence.results.dataset_runs import new_subrun
+from whence.results.shard_progress import shard_name, shard_windows
 
 PLAN, TOKENS, SHARDS, RESULT = "plan.json", "tokens", "shards", "result"
 UNEMBEDDING = "unembedding.safetensors"
@@ -146,11 +147,11 @@ class DatasetPlan:
         """
         if not 0 <= shard < shards:
             raise ValueError(f"shard {shard} of {shards}: shards are numbered 0 to {shards - 1}")
-        return range(shard * self.windows // shards, (shard + 1) * self.windows // shards)
+        return shard_windows(self.windows, shard, shards)
 
     def shard_folder(self, shard: int, shards: int) -> Path:
         """Where a shard writes."""
-        return self.folder / SHARDS / f"{shard:03d}-of-{shards:03d}"
+        return self.folder / SHARDS / shard_name(shard, shards)
 
     def unembedding(self) -> dict[str, Tensor]:
         """The unembedding kept beside the run, scaled as the model scales logits; empty where none was kept."""

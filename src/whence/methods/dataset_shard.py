@@ -31,7 +31,7 @@ from whence.results.dataset_axes import STREAM, Axis, Header
 from whence.results.dataset_stability import overlap
 from whence.results.dataset_store import open_store
 from whence.results.dataset_writer import write_store
-from whence.results.shard_progress import ShardProgress, write_progress
+from whence.results.shard_progress import ShardProgress, progress_file, read_progress, write_progress
 
 log = logging.getLogger(__name__)
 FLUSH_SECONDS = 60.0
@@ -85,7 +85,9 @@ class _Shard:
         self.kernels = Kernels(self.wired)
         self.folder = self.plan.shard_folder(self.shard, self.shards)
         self.todo = self.plan.of(self.shard, self.shards)
-        self.started, self.before = time.monotonic(), 0.0
+        self.progress = progress_file(self.plan.folder, self.shard, self.shards)
+        earlier = read_progress(self.progress)
+        self.started = time.monotonic() - (0.0 if earlier is None else earlier.seconds)
 
     def run(self, flush_seconds: float, progress: Progress) -> Path:
         totals, finished = self._resumed()
@@ -217,7 +219,7 @@ class _Shard:
 
     def _tell(self, totals: Totals, finished: bool) -> None:
         write_progress(
-            self.folder.with_suffix(".progress.json"),
+            self.progress,
             ShardProgress(
                 windows_done=len(totals.windows),
                 windows=len(self.todo),

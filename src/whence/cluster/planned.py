@@ -1,0 +1,93 @@
+"""What a run asks of the machines that compute it, from its plan alone.
+
+    memory  = 1.25 · (model + bytes of all blocks + 4 · elements of all blocks · metrics) + 2 GB
+    minutes = 10 + 1.5 · windows of a shard · seconds per window / 60
+
+The blocks are a shard's float64 totals: 24 bytes for each element and metric where standard errors are kept. Beside
+them lie the float32 sums of the current window, 4 bytes more. The quarter is for one block being written and for
+fragmentation, the 2 GB for the libraries and activations, ten minutes for loading. Without a measured time a shard is
+given a day. It does not know the machines.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whence.errors import FileFormatError
+
+_WINDOW = 4  # bytes of a float32
+_DAY = 24 * 60
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The sizes of a run.
+
+    Args:
+        windows: Windows of the whole run.
+        block_elements: Elements of all blocks together, in one statistic.
+        block_bytes: Bytes of all blocks together, in all statistics.
+        metrics: How many metrics each block has.
+        model_bytes: Of the model and the components.
+        seconds_per_window: As measured; None where it was not.
+    """
+
+    windows: int
+    block_elements: int
+    block_bytes: int
+    metrics: int
+    model_bytes: int
+    seconds_per_window: float | None = None
+
+
+def read_planned(run: str | Path) -> Planned:
+    """The sizes of a run, from its `plan.json`.
+
+    Args:
+        run: The folder of the run.
+
+    Raises:
+        FileFormatError: There is no plan, or it lacks one of the sizes; names the file and what is missing.
+
+    Example:
+        >>> read_planned("runs/stories/da-20260131_235959")  # doctest: +SKIP
+        Planned(windows=100, block_elements=64000000, block_bytes=4608000000, metrics=3, model_bytes=2000000000)
+    """
+    file = Path(run) / "plan.json"
+    try:
+        return _planned(json.loads(file.read_bytes()))
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{run} has no plan.json, so it is no run. `whence dataset plan` makes one.") from error
+    except (ValueError, TypeError) as error:
+        raise FileFormatError(f"{file} cannot be read: {error}. Plan the run again.") from error
+    except KeyError as error:
+        raise FileFormatError(f"{file} does not say {error}. Plan the run again.") from error
+
+
+def resources(planned: Planned, shards: int) -> tuple[int, int]:
+    """Memory in gigabytes and minutes to ask for, for each shard.
+
+    Args:
+        planned: The sizes of the run.
+        shards: Into how many the run is cut.
+
+    Example:
+        >>> resources(Planned(100, 64_000_000, 4_608_000_000, 3, 2_000_000_000, 12.5), shards=10)
+        (12, 14)
+    """
+    window = _WINDOW * planned.block_elements * planned.metrics
+    memory = 1.25 * (planned.model_bytes + planned.block_bytes + window) + 2e9
+    seconds = planned.seconds_per_window
+    if seconds is None:
+        return math.ceil(memory / 1e9), _DAY
+    return math.ceil(memory / 1e9), math.ceil(10 + 1.5 * math.ceil(planned.windows / shards) * seconds / 60)
+
+
+def _planned(plan: Mapping[str, Any]) -> Planned:
+    sizes = {name: int(plan[name]) for name in ("windows", "block_elements", "block_bytes", "model_bytes")}
+    seconds = plan.get("seconds_per_window")
+    measured = None if seconds is None else float(seconds)
+    return Planned(**sizes, metrics=len(plan["settings"]["metrics"]), seconds_per_window=measured)
