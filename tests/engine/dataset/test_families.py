@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from circuit_cases import Wide
 from dataset_parts import random_parts, summed, wired
 from families import EVERY, loaded
 from whence.engine.dataset.kernels import Options
@@ -15,7 +16,7 @@ FAMILIES = tuple(name for name in EVERY if name not in WITHOUT_MATRICES)
 
 
 def check(name: str, dtype: torch.dtype, bound: float, options: Options) -> None:
-    """Of the largest number of a target's blocks: with live norms, some blocks cancel to nothing."""
+    """Of the largest number of a target's blocks; what cancels to nothing is left out by the float's own size."""
     model = loaded(name, dtype)
     wiring = wired(model, random_parts(model, 2), options)
     found, pulled = summed(wiring), summed(replace(wiring, routes=dict.fromkeys(wiring.routes, "backward")))
@@ -27,7 +28,7 @@ def check(name: str, dtype: torch.dtype, bound: float, options: Options) -> None
     for pair, sums in found.items():
         for metric, block in sums.items():
             gap = float((block - pulled[pair][metric]).abs().max())
-            assert gap <= bound * largest[pair[0], metric] + 1e-6, (pair, metric, gap)
+            assert gap <= bound * largest[pair[0], metric] + bound / 100, (pair, metric, gap)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -37,7 +38,8 @@ def test_closed_forms_are_the_backward_passes_that_they_stand_for(name: str) -> 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "olmo2", "cohere", "bloom"])
 def test_so_they_are_with_live_norms(name: str) -> None:
-    check(name, torch.float32, 1e-4, Options(METRICS, live=True))
+    with Wide():  # a live norm cancels what it is given alone, of which float32 leaves nothing
+        check(name, torch.float64, 1e-8, Options(METRICS, live=True))
 
 
 def test_and_in_bfloat16_to_its_precision() -> None:

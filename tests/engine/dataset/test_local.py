@@ -19,7 +19,7 @@ MASKS = st.integers(0, 5).flatmap(
 @given(MASKS, st.data())
 @settings(deadline=None, max_examples=60)
 def test_the_units_that_count_at_a_position_are_those_of_its_mask(mask: Tensor, data: Any) -> None:
-    at = torch.tensor(data.draw(st.lists(st.integers(0, len(mask) - 1), max_size=6)), dtype=torch.long)
+    at = torch.tensor(data.draw(st.lists(st.integers(0, len(mask) - 1), min_size=1, max_size=6)), dtype=torch.long)
     found = Counting(mask).at(at)
     for row, position in enumerate(at.tolist()):
         assert found.index[row][found.real[row]].tolist() == mask[position].nonzero()[:, 0].tolist()

@@ -46,7 +46,7 @@ def test_importances_of_dead_components_are_left_out() -> None:
     components = random_parts(small("gpt2"))
     dead = next(part for part in components if part.alive is not None)
     seen, _ = counted(components, Options(METRICS, weighting="both"))
-    given = {site: x for site, x in seen.passed.tape.inputs.items()}
+    given = {site: seen.passed.tape.inputs[site] for site in components.parts}
     said = components.importances(given, torch.arange(3))[dead.site].flatten(0, 1)
     assert torch.equal(seen.weighed.importance[dead.site], said[:, dead.ids])
 

@@ -1,9 +1,10 @@
 """Which attentions have closed forms, found by measuring each that has a decomposed matrix; the others are pulled.
 
-Cost: three forward passes of a few tokens and one of as many rows as a head has channels. See `rotations.py`.
+Cost: four forward passes of a few tokens and one of as many rows as a head has channels. See `rotations.py`.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -12,14 +13,15 @@ from torch import Tensor, nn
 from whence.engine.dataset.kernels import Wired
 from whence.engine.dataset.matrix_site import MatrixSite
 from whence.engine.dataset.passing import Passed, passed_through
-from whence.engine.dataset.rotations import Compared, compared, measured
+from whence.engine.dataset.rotations import TOLERANCE, Compared, compared, measured
 from whence.engine.dataset.sites import Inside
 from whence.model.batch import Batch
-from whence.model.hooks import After, hooked, main_output
+from whence.model.hooks import After, hooked
 from whence.model.matrices import matrices
 from whence.model.sublayers import Sublayer
 
 log = logging.getLogger(__name__)
+LOUD = 16.0  # scores so many times as large show a cap that a few quiet tokens do not
 
 
 def with_attention(wired: Wired, batch: Batch, length: int) -> Wired:
@@ -63,29 +65,45 @@ def _compares(wired: Wired, batch: Batch, length: int) -> dict[Sublayer, Compare
     except (RuntimeError, ValueError) as odd:  # maps that cannot be put out head by head
         log.info("attention is pulled, not computed in closed form: %s", odd)
         return {}
-    outputs: dict[nn.Module, Tensor] = {}
-    passed = _with_outputs(wired, batch, [module for pair in maps.values() for module in pair], outputs)
+    quiet, loud = (_heard(wired, batch, maps, rotations, factor) for factor in (1.0, LOUD))
+    return {sub: how for sub, how in quiet.items() if sub in loud}
+
+
+def _heard(
+    wired: Wired,
+    batch: Batch,
+    maps: Mapping[Sublayer, tuple[nn.Module, nn.Module]],
+    rotations: Mapping[nn.Module, tuple[Tensor, Tensor]],
+    factor: float,
+) -> dict[Sublayer, Compared]:
+    """How attentions compare in a pass whose queries are so many times as large."""
+    tolerance = TOLERANCE.get(wired.layout.hf.dtype, TOLERANCE[torch.bfloat16])
+    outputs, queries = dict[nn.Module, Tensor](), {query: factor for query, _ in maps.values()}
+    passed = _with_outputs(wired, batch, {key: 1.0 for _, key in maps.values()} | queries, outputs)
     found: dict[Sublayer, Compared] = {}
     for sub, (query, key) in maps.items():
         one = passed.attended.get(sub.entrance)
         if one is None or sub.entrance not in rotations:
             continue
-        how = compared(one, rotations[sub.entrance], outputs[query], outputs[key], batch.mask)
+        how = compared(one, rotations[sub.entrance], outputs[query], outputs[key], batch.mask, tolerance)
         if how is not None:
             found[sub] = how
     return found
 
 
-def _with_outputs(wired: Wired, batch: Batch, modules: list[nn.Module], outputs: dict[nn.Module, Tensor]) -> Passed:
-    """A recorded pass that also keeps what some modules put out."""
+def _with_outputs(
+    wired: Wired, batch: Batch, modules: Mapping[nn.Module, float], outputs: dict[nn.Module, Tensor]
+) -> Passed:
+    """A recorded pass that also keeps what some modules put out, each made so many times as large."""
 
-    def keep(module: nn.Module) -> After:
-        def hook(args: object, kwargs: object, output: object) -> None:
-            outputs[module] = main_output(output).detach().to(wired.dtype)
+    def keep(module: nn.Module, factor: float) -> After:
+        def hook(args: object, kwargs: object, output: Tensor) -> Tensor:
+            outputs[module] = (factor * output).detach().to(wired.dtype)
+            return factor * output
 
         return hook
 
-    with hooked([(module, keep(module)) for module in modules]):
+    with hooked([(module, keep(module, factor)) for module, factor in modules.items()]):
         return passed_through(wired.layout, batch, wired.sites, wired.dtype)
 
 
@@ -96,7 +114,7 @@ def _values_fit(wired: Wired, batch: Batch) -> set[Sublayer]:
     if not parts:
         return found
     outputs: dict[nn.Module, Tensor] = {}
-    passed = _with_outputs(wired, batch, [site.map.module for site in parts.values()], outputs)
+    passed = _with_outputs(wired, batch, {site.map.module: 1.0 for site in parts.values()}, outputs)
     for sub, site in parts.items():
         one = passed.attended.get(sub.entrance)
         if one is not None:

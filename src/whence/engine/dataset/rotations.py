@@ -23,7 +23,8 @@ from whence.model.layout import Layout
 from whence.model.recorder import run
 
 UNITS_AT_ONCE = 8  # rows of the measuring pass, each as long as the data's
-TOLERANCE = 1e-4  # of the largest number, for float32; what is no such map misses by far more
+# Of the largest number, by what the model computes in; what is no such map misses by far more.
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ def _units(units: Tensor, width: int) -> After:
 
 
 def compared(
-    one: Attended, rotation: tuple[Tensor, Tensor], query: Tensor, key: Tensor, real: Tensor
+    one: Attended, rotation: tuple[Tensor, Tensor], query: Tensor, key: Tensor, real: Tensor, tolerance: float
 ) -> Compared | None:
     """How an attention compares, if a batch bears it out; None if not.
 
@@ -105,6 +106,7 @@ def compared(
         query: what its query map put out, [example, pos, channel].
         key: what its key map put out.
         real: [example, pos], False at padding.
+        tolerance: how far off it may be.
     """
     for R, own, seen in ((rotation[0], query, one.query), (rotation[1], key, one.key)):
         e = seen.shape[-1]
@@ -112,7 +114,7 @@ def compared(
         if heads.shape != seen.shape:
             return None
         again = torch.einsum("pij,bhpj->bhpi", R[: heads.shape[2]].to(own), heads)
-        if float((again - seen).abs().max()) > TOLERANCE * float(seen.abs().max()):
+        if float((again - seen).abs().max()) > tolerance * float(seen.abs().max()):
             return None
     scores = one.query @ expand_groups(one.key, one.query.shape[1]).transpose(-1, -2)
     scale = _scale(scores, one.pattern, real)
@@ -120,7 +122,7 @@ def compared(
         return None
     again = (scores * scale).masked_fill(one.pattern == 0, -torch.inf).softmax(-1)
     rows = real[:, None, :, None].expand_as(again)
-    if float((again - one.pattern)[rows].abs().max()) > TOLERANCE:
+    if float((again - one.pattern)[rows].abs().max()) > tolerance:
         return None
     return Compared(*rotation, scale)
 
