@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from whence import demo as demo
     from whence.components.cross_layer import CrossLayerTranscoder
+    from whence.components.head_reads import HeadReads
     from whence.components.loading import load_dictionary, save_dictionary
     from whence.components.neurons import Neurons
+    from whence.components.parameter_files import load_components, save_components
+    from whence.components.parameters import ParameterComponents, Part
     from whence.components.sae import SAE
     from whence.components.transcoder import Transcoder
     from whence.errors import FileFormatError, LedgerError, UnsupportedModelError, VerificationError, WhenceError
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from whence.interventions.session import Freeze
     from whence.methods.circuit import feature_circuit
     from whence.methods.circuit_object import Circuit
+    from whence.methods.dataset import dataset_attributions
+    from whence.methods.dataset_examples import top_examples
     from whence.methods.direct import direct_logit_attribution
     from whence.methods.direct import direct_logit_attribution as dla
     from whence.methods.edge_attribution import edge_attribution
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
     from whence.model.offload import offloaded
     from whence.results.circuit_faithfulness import CircuitScore
     from whence.results.circuit_sweep import CircuitSweep
+    from whence.results.dataset import DatasetAttributions
+    from whence.results.dataset_spd import import_spd
     from whence.results.graph import Graph
     from whence.results.head_loadings import HeadLoadings
     from whence.results.keys import Edge, LogitTarget, Node
@@ -58,6 +65,7 @@ _HOME = {
     "CircuitSweep": "results.circuit_sweep",
     "CrossLayerTranscoder": "components.cross_layer",
     "CustomTarget": "targets.custom",
+    "DatasetAttributions": "results.dataset",
     "Edge": "results.keys",
     "EdgeEffects": "results.local_edges",
     "EdgeGradients": "results.local_edges",
@@ -66,6 +74,7 @@ _HOME = {
     "Graph": "results.graph",
     "GraphPlan": "methods.plan",
     "HeadLoadings": "results.head_loadings",
+    "HeadReads": "components.head_reads",
     "IndirectEffects": "results.local_edges",
     "Intervention": "interventions.kinds",
     "LedgerError": "errors",
@@ -77,6 +86,8 @@ _HOME = {
     "Node": "results.keys",
     "Outcome": "interventions.outcome",
     "Pairs": "targets.pairs",
+    "ParameterComponents": "components.parameters",
+    "Part": "components.parameters",
     "QKAttribution": "results.qk",
     "SAE": "components.sae",
     "Scores": "results.scores",
@@ -90,14 +101,17 @@ _HOME = {
     "attribution_graph": "methods.graph",
     "attribution_graphs": "methods.graph",
     "concept_direction": "targets.concepts",
+    "dataset_attributions": "methods.dataset",
     "direct_logit_attribution": "methods.direct",
     "dla": "methods.direct",
     "edge_attribution": "methods.edge_attribution",
     "feature_circuit": "methods.circuit",
     "generate": "interventions.generating",
     "head_loadings": "methods.head_loadings",
+    "import_spd": "results.dataset_spd",
     "intervene": "interventions.running",
     "kl_divergence": "targets.specs",
+    "load_components": "components.parameter_files",
     "load_dictionary": "components.loading",
     "load_pairs": "targets.pair_files",
     "local_edges": "methods.local_edges",
@@ -111,9 +125,11 @@ _HOME = {
     "probability": "targets.specs",
     "qk_attribution": "methods.qk",
     "relative_clause_pairs": "targets.pair_templates",
+    "save_components": "components.parameter_files",
     "save_dictionary": "components.loading",
     "set_value": "interventions.kinds",
     "steer": "interventions.kinds",
+    "top_examples": "methods.dataset_examples",
     "verify": "verification.verify",
 }
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the three lists in step
@@ -124,6 +140,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "CircuitSweep",
     "CrossLayerTranscoder",
     "CustomTarget",
+    "DatasetAttributions",
     "Edge",
     "EdgeEffects",
     "EdgeGradients",
@@ -132,6 +149,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "Graph",
     "GraphPlan",
     "HeadLoadings",
+    "HeadReads",
     "IndirectEffects",
     "Intervention",
     "LedgerError",
@@ -143,6 +161,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "Node",
     "Outcome",
     "Pairs",
+    "ParameterComponents",
+    "Part",
     "QKAttribution",
     "Scores",
     "Transcoder",
@@ -155,14 +175,17 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "attribution_graph",
     "attribution_graphs",
     "concept_direction",
+    "dataset_attributions",
     "direct_logit_attribution",
     "dla",
     "edge_attribution",
     "feature_circuit",
     "generate",
     "head_loadings",
+    "import_spd",
     "intervene",
     "kl_divergence",
+    "load_components",
     "load_dictionary",
     "load_pairs",
     "local_edges",
@@ -176,9 +199,11 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # a test keeps the t
     "probability",
     "qk_attribution",
     "relative_clause_pairs",
+    "save_components",
     "save_dictionary",
     "set_value",
     "steer",
+    "top_examples",
     "verify",
 ]
 

@@ -14,6 +14,7 @@ import typer
 from whence.cli import (
     check,
     circuit,
+    dataset,
     demo,
     dictionary,
     dla,
@@ -41,6 +42,7 @@ app.command("demo")(demo.demo)
 app.command("models")(models.models)
 app.command("check")(check.check)
 app.add_typer(circuit.app, name="circuit")
+app.add_typer(dataset.app, name="dataset")
 app.add_typer(dictionary.app, name="dictionary")
 
 
@@ -70,6 +72,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal without the character for a bar still gets the numbers
             stream.reconfigure(errors="replace")
+    # Threads that wait for one another by spinning make a busy machine ten times slower; torch reads this when loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except BrokenPipeError:  # the reader has left (`| head`), and what Python would flush at its end has nowhere to go
