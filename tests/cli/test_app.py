@@ -15,7 +15,7 @@ Whence = Callable[..., Result]
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 HEAVY = {"torch", "transformers", "matplotlib"}
 GRAPHS = ("graph", "plan", "merge", "show", "verify", "export", "intervene")
-COMMANDS = ("dla", *GRAPHS, "demo", "models", "check", "circuit", "dictionary")
+COMMANDS = ("dla", *GRAPHS, "demo", "models", "check", "circuit", "dataset", "dictionary")
 # Runs the arguments and then says on stderr which heavy packages that has loaded.
 SPY = f"import atexit, sys; atexit.register(lambda: print('loaded', {HEAVY!r} & set(sys.modules), file=sys.stderr))\n"
 SPY += "from whence.cli import main; main()"
@@ -27,7 +27,15 @@ def commands() -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--version",), ("--help",), ("dla", "--help"), ("graph", "--help"), ("circuit", "find", "--help"), ("models",)],
+    [
+        ("--version",),
+        ("--help",),
+        ("dla", "--help"),
+        ("graph", "--help"),
+        ("circuit", "find", "--help"),
+        ("dataset", "run", "--help"),
+        ("models",),
+    ],
 )
 def test_what_needs_no_model_loads_no_torch(shell: Shell, arguments: tuple[str, ...]) -> None:
     done = shell(*arguments, code=SPY)

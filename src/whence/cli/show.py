@@ -1,4 +1,4 @@
-"""`whence show`: what is in a saved graph or circuit; or the edges of one of its nodes. Loads no model."""
+"""`whence show`: what is in a saved result, or the edges of one of its nodes. Loads no model."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,9 +29,13 @@ def show(
     rows: Rows = ROWS,
     json: Json = False,
 ) -> None:
-    """Show a saved graph or circuit: what carries most, its scores and totals; or the edges of one of its nodes."""
+    """Show a saved graph, circuit or dataset run: what it holds, its scores; or the edges of one of its nodes."""
+    from whence.cli.dataset_show import is_dataset, show_dataset
     from whence.results import manifest
 
+    if prune is None and is_dataset(run):
+        show_dataset(str(run), node, rows, json)
+        return
     if prune is None and manifest.load(run).get("kind") == "circuit":
         from whence.cli.show_circuit import show_circuit
 

@@ -1,0 +1,138 @@
+"""`whence dataset top-sources`, `top-targets`, `between` and `block`: what feeds what. Loads no model."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from whence.cli.console import print_json, print_table, stdout
+from whence.cli.dataset_options import (
+    Count,
+    ItsModel,
+    Key,
+    Metric,
+    Normalise,
+    Offset,
+    Page,
+    Pages,
+    Run,
+    Sign,
+    Sites,
+    Source,
+    Target,
+    key_of,
+    opened,
+    plain,
+)
+from whence.cli.options import Json
+
+if TYPE_CHECKING:
+    from whence.results.dataset_results import Block, Ranking
+
+
+def top_sources(
+    run: Run,
+    key: Key,
+    k: Count = 10,
+    metric: Metric = "attr",
+    sign: Sign = "positive",
+    normalise: Normalise = "token",
+    page: Page = 1,
+    offset: Offset = None,
+    site: Sites = None,
+    model: ItsModel = None,
+    json: Json = False,
+) -> None:
+    """Show what feeds a unit or an output token, the strongest first."""
+    first, found = Pages(k, page, offset).first, opened(run, model)
+    asked: dict[str, Any] = {"metric": metric, "sign": sign, "normalise": normalise, "sites": site}
+    present(found.top_sources(key_of(found, key), k, offset=first, **asked), json)
+
+
+def top_targets(
+    run: Run,
+    key: Key,
+    k: Count = 10,
+    metric: Metric = "attr",
+    sign: Sign = "positive",
+    normalise: Normalise = "token",
+    page: Page = 1,
+    offset: Offset = None,
+    site: Sites = None,
+    model: ItsModel = None,
+    json: Json = False,
+) -> None:
+    """Show what a unit or a source token feeds, the strongest first."""
+    first, found = Pages(k, page, offset).first, opened(run, model)
+    asked: dict[str, Any] = {"metric": metric, "sign": sign, "normalise": normalise, "sites": site}
+    present(found.top_targets(key_of(found, key), k, offset=first, **asked), json)
+
+
+def present(ranking: "Ranking", json: bool) -> None:
+    """The table, or the same as one document."""
+    if json:
+        print_json(ranking_said(ranking))
+    else:
+        print_table(ranking.table())
+
+
+def ranking_said(ranking: "Ranking") -> dict[str, Any]:
+    """A ranking in JSON's types."""
+    about = {name: getattr(ranking, name) for name in ("side", "metric", "normalise", "sign", "offset", "ranked")}
+    entries = [plain(asdict(entry) | {"key": str(entry.key)}) for entry in ranking]
+    return {"of": str(ranking.of), **about, "entries": entries}
+
+
+def between(
+    run: Run,
+    source: Source,
+    target: Target,
+    metric: Metric = "attr",
+    normalise: Normalise = "token",
+    model: ItsModel = None,
+    json: Json = False,
+) -> None:
+    """Show the direct attribution from one unit to another, with its standard error."""
+    found = opened(run, model)
+    asked: dict[str, Any] = {"metric": metric, "normalise": normalise}
+    edge = found.between(key_of(found, source), key_of(found, target), **asked)
+    if json:
+        print_json(plain(asdict(edge) | {"source": str(edge.source), "target": str(edge.target), **asked}))
+        return
+    error = "" if edge.standard_error is None else f" ± {edge.standard_error:.1e}"
+    note = "" if edge.in_sum else "; a local derivative, which belongs to no sum"
+    by = "raw sum" if normalise == "none" else f"by {normalise}"
+    text = f"{edge.source} → {edge.target}: {edge.value:+.6g}{error} ({metric}, {by}{note})"
+    stdout().print(text, soft_wrap=True, markup=False)
+
+
+def block(
+    run: Run,
+    target_site: Target,
+    source_site: Source,
+    k: Count = 10,
+    metric: Metric = "attr",
+    normalise: Normalise = "token",
+    json: Json = False,
+) -> None:
+    """Show the strongest edges from one site to another; with --json all of them, as a matrix."""
+    asked: dict[str, Any] = {"metric": metric, "normalise": normalise}
+    found = opened(run).block(target_site, source_site, **asked)
+    if json:
+        errors = None if found.standard_errors is None else found.standard_errors.tolist()
+        ids = {"target_ids": found.target_ids.tolist(), "source_ids": found.source_ids.tolist()}
+        print_json(plain({**asked, **ids, "values": found.values.tolist(), "standard_errors": errors}))
+    else:
+        _show_block(found, k)
+
+
+def _show_block(found: "Block", k: int) -> None:
+    from whence.cli.dataset_tables import edges_table
+
+    columns = found.values.shape[1]
+    targets, sources = found.targets, found.sources
+    size = found.values.abs().nan_to_num(0.0).flatten()
+    order = size.argsort(descending=True, stable=True)[:k].tolist()
+    rows: list[tuple[str, str, float, float | None]] = []
+    for row, column in (divmod(place, columns) for place in order if size[place] > 0):
+        error = None if found.standard_errors is None else float(found.standard_errors[row, column])
+        rows.append((str(sources[column]), str(targets[row]), float(found.values[row, column]), error))
+    print_table(edges_table(repr(found), rows))
