@@ -40,6 +40,12 @@ def run(
     partition: Annotated[str | None, typer.Option(help="Of SLURM; the cluster's default if not given.")] = None,
     account: Annotated[str | None, typer.Option(help="That SLURM charges.")] = None,
     parallel: Annotated[int | None, typer.Option(min=1, help="Shards that SLURM may run at once.")] = None,
+    memory_gb: Annotated[
+        int | None, typer.Option(min=1, help="Of a shard on SLURM; from the sizes of the run if not given.")
+    ] = None,
+    minutes: Annotated[
+        int | None, typer.Option(min=1, help="Of a shard on SLURM; from the sizes of the run if not given.")
+    ] = None,
     shard_seconds: Annotated[
         float | None, typer.Option(min=1, help="How long a shard may take on Ray; as long as it takes if not given.")
     ] = None,
@@ -58,13 +64,15 @@ def run(
     plan = _plan(wanted, resume)
     ray = RayOptions(address=address, cpus=cpus or RayOptions.cpus, gpus=float(gpus), shard_seconds=shard_seconds)
     asked: dict[str, Any] = {"partition": partition, "account": account, "parallel": parallel}
+    asked |= {"memory_gb": memory_gb, "minutes": minutes}
     slurm = SlurmOptions(gpus=gpus, cpus=cpus or SlurmOptions.cpus, **asked)
     options: dict[str, Any] = {"engine": engine, "shards": shards, "workers": workers, "retries": retries}
     with _watched() as watch:
         done = run_on(
             plan.folder, merge=_merged, gpus=gpus, ray=ray, slurm=slurm, dry_run=dry_run, watch=watch, **options
         )
-    _finish(plan, done, dry_run, json)
+    again = ["--engine", engine, "--workers", str(workers), *([] if shards is None else ["--shards", str(shards)])]
+    _finish(plan, done, again if dry_run else None, json)
 
 
 def _plan(wanted: Wanted, resume: Path | None) -> "DatasetPlan":
@@ -86,16 +94,17 @@ def _merged(folder: Path) -> Path:
         return merge_run(folder, progress=progress)
 
 
-def _finish(plan: "DatasetPlan", done: "Ran", dry_run: bool, json: bool) -> None:
+def _finish(plan: "DatasetPlan", done: "Ran", again: list[str] | None, json: bool) -> None:
+    """Say what was done, or with `again`, the options of a dry run, what would be."""
     jobs = None if done.submitted is None else {"shards": done.submitted.shards, "merge": done.submitted.merge}
     result = None if done.merged is None else str(done.merged)
     if json:
         print_json(said(plan) | {"result": result, "jobs": jobs, "planned": str(done.plan)})
         return
-    if dry_run:
+    if again is not None:
         show(plan)
         stdout().print(str(done.plan), soft_wrap=True, markup=False)
-        print_line("Next", command_line("dataset", "run", "--resume", str(plan.folder)))
+        print_line("Next", command_line("dataset", "run", "--resume", str(plan.folder), *again))
         return
     if done.submitted is not None:
         print_line("Jobs", f"{', '.join(done.submitted.shards)}, then {done.submitted.merge} merges")
