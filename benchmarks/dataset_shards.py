@@ -15,7 +15,8 @@ from dataset_whence import components_of
 from measuring import Case, serve
 from whence.engine.dataset.named import Given
 from whence.methods.dataset import merge_run
-from whence.methods.dataset_plan import DatasetPlan, DatasetSettings, make_plan, read_plan
+from whence.methods.dataset_plan import DatasetPlan, make_plan, read_plan
+from whence.methods.dataset_settings import DatasetSettings
 from whence.methods.dataset_shard import run_shard
 from whence.model.model import Model
 

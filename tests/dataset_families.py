@@ -1,6 +1,6 @@
-"""Where the matrices and norms of four families stand, by hand, and the oracle of a model that is cut at them."""
+"""Where the matrices and norms of some families stand, by hand, and the oracle of a model that is cut at them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,14 +35,20 @@ _NEOX = {
     "mlp.down": "mlp.dense_4h_to_h",
 }
 _ATTN = {f"attn.{end}": f"self_attn.{end}_proj" for end in "qkvo"}
+_GLU = {f"glu.{end}": f"mlp.{end}_proj" for end in ("gate", "up", "down")}
+_LLAMA = Paths(
+    "model.embed_tokens",
+    "model.layers",
+    {**_ATTN, **_GLU},
+    ("input_layernorm", "post_attention_layernorm"),
+    "model.norm",
+)
 FAMILIES = {
-    "llama biased": Paths(
-        "model.embed_tokens",
-        "model.layers",
-        {**_ATTN, **{f"glu.{end}": f"mlp.{end}_proj" for end in ("gate", "up", "down")}},
-        ("input_layernorm", "post_attention_layernorm"),
-        "model.norm",
-    ),
+    "llama biased": _LLAMA,
+    "granite": _LLAMA,
+    "mixtral": _LLAMA,
+    "gemma": _LLAMA,
+    "gemma2 window": replace(_LLAMA, norms=(*_LLAMA.norms, "pre_feedforward_layernorm", "post_feedforward_layernorm")),
     "gpt2": Paths("transformer.wte", "transformer.h", _GPT2, ("ln_1", "ln_2"), "transformer.ln_f", "transformer.wpe"),
     "opt": Paths(
         "model.decoder.embed_tokens",
@@ -90,7 +96,7 @@ class Places:
     def norms(self) -> tuple[Cut, ...]:
         """Every norm, written out."""
         layers = range(len(self.at(self.paths.block)))
-        own = [(f"{layer}.{which}", self.norm(layer, which)) for layer in layers for which in (0, 1)]
+        own = [(f"{layer}.{path}", self.norm(layer, n)) for layer in layers for n, path in enumerate(self.paths.norms)]
         return tuple(norm(name, module) for name, module in [*own, ("final", self.at(self.paths.final))])
 
     def embeddings(self, tokens: bool = True) -> tuple[Cut, ...]:
@@ -108,11 +114,13 @@ class Places:
         return (*found, read("output", head, weight[tokens], before=True))
 
     def parts(self, components: ParameterComponents) -> tuple[Cut, ...]:
-        """Every decomposed matrix."""
-        return tuple(
-            matrix(part.site, self.matrix(part.site), part.V, part.U, part.ids, part.site == "embed.matrix")
-            for part in components
-        )
+        """Every decomposed matrix; the module of an embedding may multiply its rows."""
+        found: list[Cut] = []
+        for part in components:
+            module = self.matrix(part.site)
+            U = part.U * float(getattr(module, "embed_scale", 1.0))
+            found.append(matrix(part.site, module, part.V, U, part.ids, part.site == "embed.matrix"))
+        return tuple(found)
 
     def oracle(self, components: ParameterComponents, seen: Tensor, tokens: Tensor) -> Oracle:
         """Cut at decomposed matrices, the embeddings and the logits."""

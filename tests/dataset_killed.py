@@ -10,7 +10,6 @@ import random
 import signal
 import sys
 import time
-from pathlib import Path
 
 from dataset_runs import given, model
 from whence.methods.dataset_plan import DatasetPlan, read_plan
@@ -47,12 +46,12 @@ def main(run: str, kills: str, seed: str) -> None:
     model(), given()
     for number in range(int(kills)):
         killed(plan, chance.uniform(0, 0.15), at_once=number % 5 == 0)
-        print(len(open_store(folder).header.windows) if (folder / "result.json").exists() else 0, flush=True)
+        windows = len(open_store(folder).header.windows) if (folder / "result.json").exists() else 0
+        os.write(1, f"{windows}\n".encode())
     child, pipe = started(plan)
     assert os.waitpid(child, 0)[1] == 0
     os.close(pipe)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main(*sys.argv[1:])

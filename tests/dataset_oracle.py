@@ -147,7 +147,8 @@ def features(
 def norm(name: str, module: Any) -> Cut:
     """A LayerNorm or RMSNorm written out; frozen, its scale is held and its bias a constant."""
     centred = isinstance(module, nn.LayerNorm)
-    epsilon = module.eps if centred else module.variance_epsilon
+    epsilon = module.eps if hasattr(module, "eps") else module.variance_epsilon
+    gain = module.weight.detach() + (1.0 if "Gemma" in type(module).__name__ else 0.0)
 
     def cut(run: Run) -> Hooks:
         seen: dict[str, Tensor] = {}
@@ -155,7 +156,7 @@ def norm(name: str, module: Any) -> Cut:
         def after(out: Tensor) -> Tensor:
             x = seen["x"] - seen["x"].mean(-1, keepdim=True) if centred else seen["x"]
             scale = (x.square().mean(-1, keepdim=True) + epsilon).rsqrt()
-            y = x * (scale.detach() if run.frozen else scale) * module.weight.detach()
+            y = x * (scale.detach() if run.frozen else scale) * gain
             if not centred:
                 return y
             return y + (run.constant(f"constant {name}", y, module.bias.detach()) if run.frozen else module.bias)

@@ -16,14 +16,19 @@ from whence.model.model import Model
 from whence.results.dataset_axes import METRICS
 
 TOKENS = torch.tensor([5, 9])  # whose logits are targets
+_GROUPED = {
+    "num_hidden_layers": 2,
+    "hidden_size": 16,
+    "intermediate_size": 12,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 SMALL = {
-    "llama biased": {
-        "num_hidden_layers": 2,
-        "hidden_size": 16,
-        "intermediate_size": 12,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    },
+    "llama biased": _GROUPED,
+    "granite": {**_GROUPED, "logits_scaling": 1.0},
+    "mixtral": _GROUPED,
+    "gemma": {**_GROUPED, "head_dim": 4},
+    "gemma2 window": {**_GROUPED, "head_dim": 4, "query_pre_attn_scalar": 4},
     "gpt2": {"n_layer": 2, "n_embd": 16, "n_head": 2, "n_inner": 12},
     "opt": {
         "num_hidden_layers": 2,

@@ -1,6 +1,5 @@
 """Whole dataset runs on a narrow model of one layer: plans of short rows, their shards, and stores side by side."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -8,16 +7,23 @@ from typing import Any
 
 import torch
 
-from dataset_parts import random_parts
+from dataset_parts import importances
 from families import GROUPED, build
+from whence.components.parameters import ParameterComponents, Part
 from whence.engine.dataset.named import Given, sorted_out
 from whence.methods.dataset import merge_run
-from whence.methods.dataset_plan import DatasetPlan, DatasetSettings, make_plan
+from whence.methods.dataset_plan import DatasetPlan, make_plan
+from whence.methods.dataset_settings import DatasetSettings
 from whence.methods.dataset_shard import run_shard
+from whence.model.linear import weight_of
+from whence.model.matrices import matrices
 from whence.model.model import Model
+from whence.progress import Progress
 from whence.results.dataset_store import Store, open_store
 
-NARROW = dict(GROUPED, num_hidden_layers=1, hidden_size=16, intermediate_size=12, use_qkv_bias=True, partial_rotary_factor=0.5)
+NARROW = dict(
+    GROUPED, num_hidden_layers=1, hidden_size=16, intermediate_size=12, use_qkv_bias=True, partial_rotary_factor=0.5
+)
 TOKENS = (5, 9)  # whose logits are targets of every metric
 SETTINGS = DatasetSettings(batch_size=2, sequence_length=6, fold=2, pack=False, output_tokens=TOKENS)
 
@@ -30,8 +36,15 @@ def model() -> Model:
 
 @cache
 def given() -> Given:
-    """Random components of every matrix."""
-    return sorted_out(random_parts(model(), 2))
+    """Random components of every matrix, to the bit the same in any process; one of the keys is dead."""
+    generator, parts = torch.Generator().manual_seed(0), dict[str, Part]()
+    for site, one in matrices(model().layout).items():
+        if one.layer is not None:
+            W, count = weight_of(one.module), 2 + len(parts) % 3
+            V = torch.randn(W.shape[1], count, generator=generator) / W.shape[1] ** 0.5
+            U = V.T @ W.T + 0.1 * torch.randn(count, len(W), generator=generator)
+            parts[site] = Part(site, V, U, torch.arange(count) != 1 if site == "0.attn.k" else None)
+    return sorted_out(ParameterComponents(parts, importances(parts)))
 
 
 def documents(count: int = 13, seed: int = 0) -> list[list[int]]:
@@ -52,9 +65,9 @@ def sharded(plan: DatasetPlan, shards: int = 1, components: Given | None = None)
     return [run_shard(plan, model(), components or given(), shard, shards) for shard in range(shards)]
 
 
-def merged(plan: DatasetPlan, shards: int = 1) -> Store:
+def merged(plan: DatasetPlan, shards: int = 1, components: Given | None = None) -> Store:
     """The result of a plan in so many shards."""
-    sharded(plan, shards)
+    sharded(plan, shards, components)
     return open_store(merge_run(plan.folder))
 
 
@@ -93,6 +106,27 @@ def arrays(store: Store) -> dict[str, torch.Tensor]:
     return blocks | axes | ({} if gram is None else {"gram": gram})
 
 
-def quantity(store: Store, sites: Sequence[str], name: str) -> dict[str, torch.Tensor]:
-    """One quantity of some targets."""
-    return {site: store.header.targets[site].quantities[name] for site in sites}
+def gaps(store: Store) -> dict[str, float]:
+    """By target site whose sources sum to it: how far they miss its `value`, over the parts' magnitudes."""
+    header, found = store.header, dict[str, float]()
+    for site, axis in header.targets.items():
+        sources = [source for (target, source), held in header.pairs.items() if target == site and held]
+        if sources:
+            parts = torch.cat([store.block(site, source, "attr") for source in sources], 1)
+            size = parts.abs().sum(1) + axis.quantities["absolute"]
+            found[site] = float(((parts.sum(1) - axis.quantities["value"]).abs() / size.clamp_min(1e-300)).max())
+    return found
+
+
+class Stopped(Exception):
+    """What `stopping` raises."""
+
+
+def stopping(last: int) -> Progress:
+    """Progress that raises after so many windows."""
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("windows", last):
+            raise Stopped
+
+    return progress

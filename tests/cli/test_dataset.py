@@ -16,7 +16,8 @@ from whence.components.parameter_files import load_components
 from whence.engine.dataset import named
 from whence.engine.dataset.weighing import Weighting
 from whence.methods.dataset import dataset_attributions
-from whence.methods.dataset_plan import Norms, read_plan
+from whence.methods.dataset_plan import read_plan
+from whence.methods.dataset_settings import Norms
 from whence.results.dataset import DatasetAttributions
 from whence.results.dataset_axes import METRICS
 from whence.results.dataset_normalise import NORMALISERS, Metric

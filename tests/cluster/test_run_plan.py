@@ -14,6 +14,7 @@ PLAN = {
     "block_elements": 1_000_000_000,
     "block_bytes": 48_000_000_000,
     "model_bytes": 4_000_000_000,
+    "batch_bytes": 8_000_000_000,
     "seconds_per_window": 30.0,
     "settings": {"metrics": ["attr", "attr_abs"]},
 }
@@ -26,16 +27,21 @@ def planned_run(tmp_path: Path) -> Path:
 
 
 def test_the_sizes_of_a_run_are_read_from_its_plan(planned_run: Path) -> None:
-    assert read_planned(planned_run) == Planned(10, 10**9, 48 * 10**9, 2, 4 * 10**9, 30.0)
+    assert read_planned(planned_run) == Planned(10, 10**9, 48 * 10**9, 2, 4 * 10**9, 8 * 10**9, 30.0)
 
 
-def test_memory_is_three_doubles_and_a_float_for_each_element_and_metric_and_the_model() -> None:
-    memory_gb, _ = resources(Planned(10, 10**9, 48 * 10**9, 2, 4 * 10**9), shards=3)
-    assert memory_gb == 1.25 * (4 + 2 * (8 + 8 + 8 + 4)) + 2
+def test_memory_is_the_model_a_batch_and_for_each_element_three_doubles_and_two_floats_a_metric_and_a_float() -> None:
+    memory_gb, _ = resources(Planned(10, 10**9, 48 * 10**9, 2, 4 * 10**9, 8 * 10**9), shards=3)
+    assert memory_gb == 1.25 * (4 + 8 + 2 * (8 + 8 + 8 + 4 + 4) + 4) + 2
+
+
+def test_a_plan_that_does_not_say_what_a_batch_takes_asks_for_nothing_for_it(planned_run: Path) -> None:
+    (planned_run / "plan.json").write_text(json.dumps({key: PLAN[key] for key in PLAN if key != "batch_bytes"}))
+    assert read_planned(planned_run).batch_bytes == 0
 
 
 def test_time_is_that_of_the_longest_shard_and_a_day_where_none_was_measured() -> None:
-    assert resources(Planned(10, 1, 24, 1, 1, 30.0), shards=3)[1] == 10 + 1.5 * 4 * 30 / 60
+    assert resources(Planned(10, 1, 24, 1, 1, seconds_per_window=30.0), shards=3)[1] == 10 + 1.5 * 4 * 30 / 60
     assert resources(Planned(10, 1, 24, 1, 1), shards=3)[1] == 24 * 60
 
 
@@ -65,7 +71,9 @@ def test_the_plan_has_a_command_for_each_shard_and_the_time_of_its_rounds(planne
         ("shard 002-of-003", 4, f"{command} 2/3"),
     ]
     assert plan.seconds == 30 * (3 + 4)
-    assert str(plan).splitlines()[0] == "10 windows in 3 shards on local, 2 at once, up to 77 GB each, about 3 min 30 s"
+    assert (
+        str(plan).splitlines()[0] == "10 windows in 3 shards on local, 2 at once, up to 102 GB each, about 3 min 30 s"
+    )
     assert str(plan).splitlines()[3] == f"shard 002-of-003  4 windows  {command} 2/3"
 
 

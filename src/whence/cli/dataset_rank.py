@@ -98,7 +98,7 @@ def between(
         print_json(plain(asdict(edge) | {"source": str(edge.source), "target": str(edge.target), **asked}))
         return
     error = "" if edge.standard_error is None else f" ± {edge.standard_error:.1e}"
-    note = "" if edge.in_sum else "; a local derivative, which belongs to no sum"
+    note = "" if edge.in_sum else "; belongs to no sum: a local derivative, or weighted sources"
     by = "raw sum" if normalise == "none" else f"by {normalise}"
     text = f"{edge.source} → {edge.target}: {edge.value:+.6g}{error} ({metric}, {by}{note})"
     stdout().print(text, soft_wrap=True, markup=False)

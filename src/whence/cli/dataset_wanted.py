@@ -11,7 +11,7 @@ from whence.cli.console import one_of
 from whence.cli.options import DTYPES, MODEL_HELP, REFERENCE_HELP
 
 if TYPE_CHECKING:
-    from whence.methods.dataset_plan import DatasetSettings
+    from whence.methods.dataset_settings import DatasetSettings
     from whence.model.model import Model
 
 # Spelled out here because asking the library would load torch for `--help`; a test keeps them equal to it.
@@ -21,6 +21,12 @@ NORMS, WEIGHTINGS = ("frozen", "live"), ("none", "source", "target", "both")
 COMPAT = "spd-413"
 _LENGTH = 512
 _TO_SETTLE = {"model": "MODEL", "components": "--components REF", "data": "--data DATA", "output": "-o OUT"}
+
+
+def _below_one(value: float) -> float:
+    if not 0 <= value < 1:
+        raise typer.BadParameter(f"{value:g} is not from 0 and below 1")
+    return value
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,8 @@ class Wanted:
         ),
     ] = "none"
     min_importance: Annotated[
-        float, typer.Option(min=0, max=1, help="Importances up to this count as 0 on weighted sides.")
+        float,
+        typer.Option(callback=_below_one, help="Importances up to this count as 0 on weighted sides; from 0, below 1."),
     ] = 0.0
     batches: Annotated[int | None, typer.Option(min=1, help="How many batches; all data if not given.")] = None
     batch_size: Annotated[int, typer.Option(min=1, help="Rows in a batch.")] = 32
@@ -115,6 +122,8 @@ class Wanted:
         missing = [said for name, said in _TO_SETTLE.items() if not getattr(self, name)]
         if missing:
             raise typer.BadParameter(f"a run needs {', '.join(missing)}")
+        if self.min_importance and self.weighting == "none":
+            raise typer.BadParameter("it does nothing without --weighting", param_hint="--min-importance")
         for word in self.metric or ():
             one_of(*METRICS)(word)
 
@@ -125,7 +134,7 @@ class Wanted:
     def settings(self, model: "Model") -> "DatasetSettings":
         """What is summed over which part of the data."""
         from whence.methods.dataset import token_ids
-        from whence.methods.dataset_plan import DatasetSettings
+        from whence.methods.dataset_settings import DatasetSettings
 
         read = getattr(model.hf.config, "max_position_embeddings", None) or _LENGTH
         same = ("norms", "weighting", "min_importance", "batches", "batch_size", "compat", "fold")

@@ -2,7 +2,8 @@
 
 A worker whose supervisor was killed must not go on writing while its shard is started elsewhere. The kernel is asked
 (Linux: PR_SET_PDEATHSIG, kept over exec) to kill this process with its parent, and the command takes its place. Other
-systems have no such call: there a worker outlives a killed supervisor, and the store's lock keeps a second one out.
+systems have no such call: there a worker outlives a killed supervisor, and the lock that it holds on its shard keeps a
+second one out.
 """
 
 import ctypes

@@ -1,12 +1,13 @@
 """What a run asks of the machines that compute it, from its plan alone.
 
-    memory  = 1.25 · (model + bytes of all blocks + 4 · elements of all blocks · metrics) + 2 GB
+    memory  = 1.25 · (model + bytes of all blocks + 4 · elements of all blocks · (2 · metrics + 1) + batch) + 2 GB
     minutes = 10 + 1.5 · windows of a shard · seconds per window / 60
 
 The blocks are a shard's float64 totals: 24 bytes for each element and metric where standard errors are kept. Beside
-them lie the float32 sums of the current window, 4 bytes more. The quarter is for one block being written and for
-fragmentation, the 2 GB for the libraries and activations, ten minutes for loading. Without a measured time a shard is
-given a day. It does not know the machines.
+them lie the float32 sums of the current window, twice at its end, and the products of directions that they are
+multiplied with. The batch is what its tokens read and write in all sites (`whence.engine.dataset.footprint`), large
+where batches are. The quarter is for one block being written and for fragmentation, the 2 GB for the libraries, ten
+minutes for loading. Without a measured time a shard is given a day. It does not know the machines.
 """
 
 import json
@@ -32,6 +33,7 @@ class Planned:
         block_bytes: Bytes of all blocks together, in all statistics.
         metrics: How many metrics each block has.
         model_bytes: Of the model and the components.
+        batch_bytes: Of what is kept of a batch while it is summed; 0 where the plan does not say.
         seconds_per_window: As measured; None where it was not.
     """
 
@@ -40,6 +42,7 @@ class Planned:
     block_bytes: int
     metrics: int
     model_bytes: int
+    batch_bytes: int = 0
     seconds_per_window: float | None = None
 
 
@@ -54,7 +57,7 @@ def read_planned(run: str | Path) -> Planned:
 
     Example:
         >>> read_planned("runs/stories/da-20260131_235959")  # doctest: +SKIP
-        Planned(windows=100, block_elements=64000000, block_bytes=4608000000, metrics=3, model_bytes=2000000000)
+        Planned(windows=100, block_elements=64000000, block_bytes=4608000000, metrics=3, model_bytes=2000000000, ...)
     """
     file = Path(run) / "plan.json"
     try:
@@ -75,11 +78,11 @@ def resources(planned: Planned, shards: int) -> tuple[int, int]:
         shards: Into how many the run is cut.
 
     Example:
-        >>> resources(Planned(100, 64_000_000, 4_608_000_000, 3, 2_000_000_000, 12.5), shards=10)
-        (12, 14)
+        >>> resources(Planned(100, 64_000_000, 4_608_000_000, 3, 2_000_000_000, 3_000_000_000, 12.5), shards=10)
+        (17, 14)
     """
-    window = _WINDOW * planned.block_elements * planned.metrics
-    memory = 1.25 * (planned.model_bytes + planned.block_bytes + window) + 2e9
+    window = _WINDOW * planned.block_elements * (2 * planned.metrics + 1)
+    memory = 1.25 * (planned.model_bytes + planned.block_bytes + window + planned.batch_bytes) + 2e9
     seconds = planned.seconds_per_window
     if seconds is None:
         return math.ceil(memory / 1e9), _DAY
@@ -90,4 +93,5 @@ def _planned(plan: Mapping[str, Any]) -> Planned:
     sizes = {name: int(plan[name]) for name in ("windows", "block_elements", "block_bytes", "model_bytes")}
     seconds = plan.get("seconds_per_window")
     measured = None if seconds is None else float(seconds)
-    return Planned(**sizes, metrics=len(plan["settings"]["metrics"]), seconds_per_window=measured)
+    batch = int(plan.get("batch_bytes", 0))
+    return Planned(**sizes, metrics=len(plan["settings"]["metrics"]), batch_bytes=batch, seconds_per_window=measured)

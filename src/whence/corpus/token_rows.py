@@ -88,6 +88,11 @@ class TokenRows:
         """The different tokens of all rows, ascending."""
         return self._reader.numbers("seen", 0, self._distinct)
 
+    @property
+    def longest(self) -> int:
+        """How many tokens the longest row has; as many as there is room for, or fewer."""
+        return int(self._reader.numbers("lengths", 0, self.rows).max())
+
     def verify(self) -> None:
         """Read the whole file and compare it with its fingerprint.
 

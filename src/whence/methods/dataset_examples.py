@@ -23,12 +23,14 @@ from whence.engine.dataset.named import sorted_out
 from whence.engine.dataset.passing import Passed, passed_through
 from whence.engine.dataset.weighing import Weighed, importances
 from whence.engine.dataset.wiring import wire
-from whence.methods.dataset_plan import TOKENS, DatasetPlan, fingerprint, read_plan
+from whence.methods.dataset_plan import TOKENS, DatasetPlan, read_plan
+from whence.methods.fingerprint import fingerprint
 from whence.model.batch import Batch
 from whence.model.model import Model
 from whence.progress import Progress, silent
 from whence.results.dataset_keys import site_of
 from whence.results.dataset_runs import find_result
+from whence.results.dataset_store import open_store
 from whence.results.keys import Node
 
 AROUND = 12  # tokens shown on either side
@@ -90,28 +92,32 @@ def top_examples(
         The pairs of positions of largest |A|, the largest first.
 
     Raises:
-        ValueError: a source that does not reach the target, or a model or components that are not the run's.
+        ValueError: a source that does not reach the target, a model or components that are not the run's, or k or
+            batches below 1.
         KeyError: a unit that is not there.
 
     Example:
         >>> for example in whence.top_examples("runs/stories", model, saes, "embed:17", "output:262"):  # doctest: +SKIP
         ...     print(example)
     """
-    plan = read_plan(find_result(run).parent)
+    if k < 1 or (batches is not None and batches < 1):
+        raise ValueError(f"k={k}, batches={batches}; both are 1 or more, or batches is None for all that the run has")
+    result = find_result(run)
+    plan = read_plan(result.parent)
     given = sorted_out(components)
     if fingerprint(model) != plan.describes["model"]["weights"] or given.describe() != plan.describes["components"]:
         raise ValueError(f"{plan.folder} was computed with another model or other components; load those")
     finder = _Finder(plan, model, given, _node(source), _node(target))
-    count = plan.batches if batches is None else min(batches, plan.batches)
+    summed = [index for window in open_store(result).header.windows for index in plan.batches_of(window)][:batches]
     best: list[tuple[float, tuple[int, int, int], float]] = []
-    for index in range(count):
+    for done, index in enumerate(summed, 1):
         for row, q, p, value in finder.batch(index, k):
             entry = (abs(value), (-row, -q, -p), value)
             if len(best) < k:
                 heapq.heappush(best, entry)
             else:
                 heapq.heappushpop(best, entry)
-        progress("batches", index + 1, count)
+        progress("batches", done, len(summed))
     rows = TokenRows.open(plan.folder / TOKENS)
     ordered = [(-row, -q, -p, value) for _, (row, q, p), value in sorted(best, reverse=True)]
     return [_example(model, rows, *place) for place in ordered]
@@ -135,7 +141,7 @@ class _Finder:
         (self.source, source_id), (self.target, target_id) = site_of(source), site_of(target)
         tokens = torch.tensor([target_id] if self.target == "output" else [], dtype=torch.long)
         options = replace(settings.options, metrics=("attr",))
-        self.wired: Wired = wire(model, given, self.rows.seen, tokens, options, settings.sequence_length)
+        self.wired: Wired = wire(model, given, self.rows.seen, tokens, options, self.rows.longest)
         if (self.target, self.source) not in self.wired.routes:
             raise ValueError(f"{source} does not reach {target} directly, so no position is behind that edge")
         self.kernels = Kernels(replace(self.wired, routes={}))

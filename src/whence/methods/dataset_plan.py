@@ -5,16 +5,16 @@
     OUT/da-YYYYMMDD_HHMMSS/unembedding.safetensors    for output tokens that were not named up front
 
 Batch i is rows i b … i b + b − 1 in the order that the seed gives; `fold` batches are a window, the unit of work, so
-that any number of shards sums the same windows. Cost: reading and tokenising the data once.
+that any number of shards sums the same windows. Cost: reading and tokenising the data once. Components are told apart
+by what they say of themselves: of an importance function of a user's own the plan knows the name alone.
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,14 +22,13 @@ from torch import Tensor
 
 from whence.corpus.prepare import prepare
 from whence.corpus.token_rows import TokenRows
-from whence.engine.dataset.kernels import Options
 from whence.engine.dataset.named import Given
-from whence.engine.dataset.weighing import Weighting
 from whence.errors import FileFormatError
+from whence.methods.dataset_settings import DatasetSettings
+from whence.methods.fingerprint import fingerprint
 from whence.methods.provenance import provenance
 from whence.model.model import Model
 from whence.progress import Progress, silent
-from whence.results.dataset_axes import METRICS
 from whence.results.dataset_runs import new_subrun
 from whence.results.shard_progress import shard_name, shard_windows
 
@@ -37,75 +36,6 @@ PLAN, TOKENS, SHARDS, RESULT = "plan.json", "tokens", "shards", "result"
 UNEMBEDDING = "unembedding.safetensors"
 VERSION = 1
 SIZES = ("blocks", "block_elements", "block_bytes", "model_bytes")
-Norms = Literal["frozen", "live"]
-
-
-@dataclass(frozen=True)
-class DatasetSettings:
-    """What is summed over which part of the data; two stores add up only where all of it is equal.
-
-    Args:
-        metrics: Of attr, attr_abs, mean_squared_attr.
-        norms: "frozen" holds every norm at its scale, so that sources sum to their target; "live" does not.
-        weighting: Which side of an edge counts by its importance: "none", "source", "target" or "both".
-        min_importance: Importances up to this count as 0 on the weighted sides.
-        batches: How many batches; None: the whole data.
-        batch_size: Rows in a batch.
-        sequence_length: Tokens in a row.
-        seed: Of the order of the rows; None for the data's own.
-        output_tokens: Token ids whose logits are targets of every metric.
-        compat: "spd-413" runs without deltas and squares as goodfire-ai/spd's pull request 413 does, for comparison.
-        fold: Batches in a window.
-        pack: Whether rows hold documents one after the other, cut.
-        standard_errors: Keep what standard errors and split-half stability need: two more numbers a number.
-        stop_at: Stop a shard once the split halves agree on so large a share of each target's ten strongest sources.
-    """
-
-    metrics: tuple[str, ...] = METRICS
-    norms: Norms = "frozen"
-    weighting: Weighting = "none"
-    min_importance: float = 0.0
-    batches: int | None = None
-    batch_size: int = 32
-    sequence_length: int = 512
-    seed: int | None = 0
-    output_tokens: tuple[int, ...] = ()
-    compat: Literal["spd-413"] | None = None
-    fold: int = 8
-    pack: bool = True
-    standard_errors: bool = True
-    stop_at: float | None = None
-
-    def __post_init__(self) -> None:
-        odd = [metric for metric in self.metrics if metric not in METRICS]
-        if odd or not self.metrics:
-            raise ValueError(f"metrics={self.metrics!r}; give one or more of {', '.join(METRICS)}")
-        _one_of("norms", self.norms, ("frozen", "live"))
-        _one_of("weighting", self.weighting, ("none", "source", "target", "both"))
-        _one_of("compat", self.compat, (None, "spd-413"))
-        for name in ("batch_size", "sequence_length", "fold"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; it is 1 or more")
-        if self.batches is not None and self.batches < 1:
-            raise ValueError(f"batches={self.batches}; it is 1 or more, or None for the whole data")
-        if not 0 <= self.min_importance < 1:
-            raise ValueError(f"min_importance={self.min_importance}; importances lie in [0, 1]")
-        if self.stop_at is not None and not (0 < self.stop_at <= 1 and self.standard_errors):
-            raise ValueError(f"stop_at={self.stop_at} is a share above 0 and up to 1, and needs standard_errors=True")
-        if self.compat and (self.norms, self.weighting) != ("live", "both"):
-            raise ValueError(f"compat={self.compat!r} is for norms='live' and weighting='both', which that code does")
-
-    @property
-    def options(self) -> Options:
-        """What the engine is told."""
-        return Options(
-            self.metrics, self.norms == "live", self.weighting, self.min_importance, self.compat == "spd-413"
-        )
-
-
-def _one_of(name: str, value: object, known: Sequence[object]) -> None:
-    if value not in known:
-        raise ValueError(f"{name}={value!r}; it is one of {', '.join(map(repr, known))}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +75,12 @@ class DatasetPlan:
         Raises:
             ValueError: No such shard.
         """
-        if not 0 <= shard < shards:
-            raise ValueError(f"shard {shard} of {shards}: shards are numbered 0 to {shards - 1}")
         return shard_windows(self.windows, shard, shards)
+
+    def batches_of(self, window: int) -> range:
+        """The batches of one window."""
+        first = window * self.settings.fold
+        return range(first, min(first + self.settings.fold, self.batches))
 
     def shard_folder(self, shard: int, shards: int) -> Path:
         """Where a shard writes."""
@@ -276,12 +209,3 @@ def _describes(model: Model, given: Given, rows: TokenRows, settings: DatasetSet
         **{name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},
         "token_strings": {str(token): model.token_text(token) for token in tokens},
     }
-
-
-def fingerprint(model: Model) -> str:
-    """Of a few numbers of every weight: cheap, and enough to tell checkpoints apart."""
-    found = hashlib.sha256()
-    for name, weight in model.hf.named_parameters():
-        few = weight.detach().flatten()[:: max(weight.numel() // 16, 1)][:16]
-        found.update(name.encode() + few.to(torch.float32).cpu().numpy().tobytes())
-    return found.hexdigest()[:16]

@@ -2,16 +2,16 @@
 
 At the end of a window its sums go into float64 totals; now and then, and at the end, the totals are written as a whole
 and atomically. A process killed at any moment loses at most the windows since; what is summed is the same, bit for bit,
-because windows are summed in order and nothing else is carried from one to the next.
+because windows are summed in order and nothing else is carried from one to the next. What is taken up is read whole and
+compared with its checksums; one process alone works on a shard, as long as it holds the lock beside it.
 
-Cost: the engine's, and one write of all blocks a flush.
+Cost: the engine's, one write of all blocks a flush, and one reading of them where a shard is taken up.
 """
 
-import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,21 +21,22 @@ from whence.engine.dataset.kernels import Kernels
 from whence.engine.dataset.named import Given
 from whence.engine.dataset.totals import OF_SOURCES, OF_TARGETS, Seen, Totals, axes_of, belongs
 from whence.engine.dataset.wiring import wire
-from whence.errors import FileFormatError
-from whence.methods.dataset_plan import DatasetPlan, fingerprint
+from whence.errors import FileFormatError, WhenceError
+from whence.methods.dataset_plan import DatasetPlan
+from whence.methods.dataset_stopping import may_stop
+from whence.methods.fingerprint import fingerprint
 from whence.model.batch import Batch
 from whence.model.model import Model
 from whence.progress import Progress, silent
-from whence.results import manifest
-from whence.results.dataset_axes import STREAM, Axis, Header
-from whence.results.dataset_stability import overlap
-from whence.results.dataset_store import open_store
+from whence.results import dataset_manifest, manifest
+from whence.results.dataset_axes import STREAM, Header
+from whence.results.dataset_folder import held
+from whence.results.dataset_store import Store, open_store
 from whence.results.dataset_writer import write_store
 from whence.results.shard_progress import ShardProgress, progress_file, read_progress, write_progress
 
-log = logging.getLogger(__name__)
 FLUSH_SECONDS = 60.0
-_TOP = 10  # sources a target, of which the halves' agreement is asked
+_WORTH = 20  # times what it took, a write is waited for: not more than a twentieth of the time is spent on writing
 
 
 def run_shard(
@@ -56,13 +57,15 @@ def run_shard(
         given: its components.
         shard: which one, from 0.
         shards: of how many.
-        flush_seconds: write the totals at the first window's end after so many seconds.
+        flush_seconds: write the totals at the first window's end after so many seconds, or after twenty times what the
+            last write took if that is more; 0 writes at the end of every window.
         progress: called with ("windows", done, total).
 
     Raises:
         ValueError: a model or components that are not the plan's.
         LedgerError: rows that do not add up.
-        FileFormatError: a store in the shard's place that is not this shard's.
+        FileFormatError: a store in the shard's place that is damaged, or not this shard's.
+        WhenceError: another process works on this shard.
     """
     if fingerprint(model) != plan.describes["model"]["weights"] or given.describe() != plan.describes["components"]:
         raise ValueError(f"{plan.folder} was planned for another model or other components; load those, or plan anew")
@@ -80,8 +83,7 @@ class _Shard:
     def __post_init__(self) -> None:
         settings, self.rows = self.plan.settings, self.plan.rows
         tokens = torch.tensor(settings.output_tokens, dtype=torch.long)
-        length = settings.sequence_length
-        self.wired = wire(self.model, self.given, self.rows.seen, tokens, settings.options, length)
+        self.wired = wire(self.model, self.given, self.rows.seen, tokens, settings.options, self.rows.longest)
         self.kernels = Kernels(self.wired)
         self.folder = self.plan.shard_folder(self.shard, self.shards)
         self.todo = self.plan.of(self.shard, self.shards)
@@ -90,54 +92,45 @@ class _Shard:
         self.started = time.monotonic() - (0.0 if earlier is None else earlier.seconds)
 
     def run(self, flush_seconds: float, progress: Progress) -> Path:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = self.folder.with_name(f"{self.folder.name}.lock")
+        with held(lock, f"another process works on this shard, {self.folder}. Wait for it, or end it."):
+            self._run(flush_seconds, progress)
+        return self.folder
+
+    def _run(self, flush_seconds: float, progress: Progress) -> None:
         totals, finished = self._resumed()
         self._tell(totals, finished)
-        flushed = time.monotonic()
+        flushed, wait = time.monotonic(), flush_seconds
         for number in self.todo[len(totals.windows) :]:
             if finished:
                 break
             self._window(number, totals)
-            finished = number == self.todo[-1] or self._stable(totals)
-            if finished or time.monotonic() - flushed >= flush_seconds:
+            finished = number == self.todo[-1] or may_stop(totals, self.plan.settings.stop_at)
+            began = time.monotonic()
+            if finished or began - flushed >= wait:
                 self._flush(totals, finished)
                 flushed = time.monotonic()
+                wait = max(flush_seconds, _WORTH * (flushed - began)) if flush_seconds else 0.0
             self._tell(totals, finished)
             progress("windows", len(totals.windows), len(self.todo))
         if not finished:  # no window is this shard's
             self._flush(totals, True)
             self._tell(totals, True)
-        return self.folder
 
     # ------------------------------------------------------------ counting
     def _window(self, number: int, totals: Totals) -> None:
         window, seen, settings = Window(), Seen(), self.plan.settings
-        first = number * settings.fold
-        for index in range(first, min(first + settings.fold, self.plan.batches)):
+        for index in self.plan.batches_of(number):
             ids, lengths, numbers = self.rows.batch(index, settings.batch_size)
             batch = Batch(ids.to(self.model.device), lengths.to(self.model.device))
             seen.add(self.wired, self.kernels.count(batch, numbers, window))
         self.kernels.finish(window)
         totals.fold(number, window, seen)
 
-    def _stable(self, totals: Totals) -> bool:
-        """Whether halves agree well enough on the strongest sources to stop early."""
-        least = self.plan.settings.stop_at
-        if least is None or len(totals.windows) < 4:
-            return False
-        found: list[Tensor] = []
-        for target in totals.targets:
-            pairs = sorted(pair for pair in totals.blocks if pair[0] == target)  # ties go to the first, resumed or not
-            blocks = [own for own in map(totals.blocks.__getitem__, pairs) if "attr.half" in own and own["attr"].any()]
-            if blocks:
-                odd = torch.cat([own["attr.half"] for own in blocks], 1)
-                even = torch.cat([own["attr"] for own in blocks], 1) - odd
-                found.append(overlap(odd, even, _TOP))
-        share = float(torch.cat(found).nanmean()) if found else 0.0
-        log.info("shard %d: the halves share %.3f of their %d strongest sources", self.shard, share, _TOP)
-        return share >= least
-
     # ------------------------------------------------------------ disk
     def _flush(self, totals: Totals, finished: bool) -> None:
+        self._refuse_more(totals)
         targets, sources = axes_of(self.wired, totals, bool(self.kernels.constants))
         statistics = self._statistics(self.plan.settings.metrics)
         pairs = self._pairs(totals)
@@ -161,6 +154,17 @@ class _Shard:
         )
         write_store(self.folder, header, self._blocks(totals, header), self._extra(totals))
 
+    def _refuse_more(self, totals: Totals) -> None:
+        """Leave a store alone that has come further: where disks know no locks, another process has written it."""
+        if not (self.folder / manifest.NAME).exists():
+            return
+        there, here = len(dataset_manifest.read(self.folder).layout.header.windows), len(totals.windows)
+        if there > here:
+            raise WhenceError(
+                f"{self.folder} has {there} windows, and this process has come to {here}: another process works on "
+                "this shard, or has finished it. Its store is left as it is; start again if no other process is left."
+            )
+
     def _statistics(self, metrics: tuple[str, ...]) -> tuple[str, ...]:
         ends = ("", ".half", ".square") if self.plan.settings.standard_errors else ("",)
         return tuple(f"{metric}{end}" for metric in metrics for end in ends)
@@ -170,20 +174,13 @@ class _Shard:
         constants = [(site, "bias") for site in self.kernels.constants]
         return {pair: belongs(self.wired, pair) for pair in (*self.wired.routes, *constants)}
 
-    def _blocks(self, totals: Totals, header: Header) -> Any:
+    def _blocks(self, totals: Totals, header: Header) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
         for target, source in header.pairs:
             own = totals.blocks.get((target, source), {})
-            shape = len(header.targets[target].ids), len(self._axis(header, source).ids)
-            none = torch.zeros(shape, dtype=torch.float64)
-            yield (
-                target,
-                source,
-                {name: own[name].cpu() if name in own else none for name in header.of((target, source))},
-            )
-
-    @staticmethod
-    def _axis(header: Header, source: str) -> Axis:
-        return header.sources[source]
+            shape = len(header.targets[target].ids), len(header.sources[source].ids)
+            none = torch.zeros(1, 1, dtype=torch.float64).expand(shape)  # takes no memory until it is written
+            names = header.of((target, source))
+            yield target, source, {name: own[name].cpu() if name in own else none for name in names}
 
     def _extra(self, totals: Totals) -> dict[str, Tensor]:
         if STREAM not in self.wired.readings:
@@ -196,7 +193,7 @@ class _Shard:
         totals = Totals(self.wired, self.plan.settings.standard_errors)
         if not (self.folder / manifest.NAME).exists():  # nothing, or what a process began that was killed
             return totals, False
-        store = open_store(self.folder)
+        store = self._verified()
         header = store.header
         done = list(header.windows)
         if dict(header.settings) != dict(self.plan.describes) or done != [*self.todo][: len(done)]:
@@ -216,6 +213,15 @@ class _Shard:
         totals.tokens, totals.windows = header.tokens, done
         totals.worst = float(header.provenance.get("worst_gap", 0.0))
         return totals, bool(header.provenance.get("finished"))
+
+    def _verified(self) -> Store:
+        """What an earlier process wrote, found to be as it was written."""
+        try:
+            store = open_store(self.folder)
+            store.verify()
+        except FileFormatError as error:
+            raise FileFormatError(f"{error} Remove {self.folder} to compute this shard from its beginning.") from error
+        return store
 
     def _tell(self, totals: Totals, finished: bool) -> None:
         write_progress(

@@ -3,8 +3,10 @@
     numbers a statistic = Σ over pairs of sites, units of the target × units of the source
     bytes on disk       = numbers × statistics × 8        a shard holds as much, and as much in memory
 
-Cost: wiring the run up, a few forward passes of a few tokens. It knows the blocks alone: in memory there are also the
-model, its activations over a batch, and a window's sums in float32.
+With all metrics and standard errors that is 72 bytes a number: three metrics, each with its sum, the sum of the windows
+with odd numbers, and the sum of squares over windows. Cost: wiring the run up, a few forward passes of a few tokens. It
+knows the blocks alone: in memory there are also the model, its activations over a batch, and a window's sums in
+float32, 4 bytes a number and metric.
 """
 
 import torch
@@ -28,9 +30,9 @@ def sizes_of(plan: DatasetPlan, model: Model, given: Given) -> dict[str, int]:
     Raises:
         ValueError: components that do not fit the model.
     """
-    settings = plan.settings
+    settings, rows = plan.settings, plan.rows
     tokens = torch.tensor(settings.output_tokens, dtype=torch.long)
-    wired = wire(model, given, plan.rows.seen, tokens, settings.options, settings.sequence_length)
+    wired = wire(model, given, rows.seen, tokens, settings.options, rows.longest)
     elements = total = 0
     for target, source in wired.routes:
         reading = wired.readings[target]

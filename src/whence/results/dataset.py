@@ -284,7 +284,5 @@ def _result_of(path: str | Path) -> Path:
         except ValueError as error:
             raise FileFormatError(f"{path} does not exist, and as a run: {error}") from error
     if found.is_file():
-        raise FileFormatError(
-            f"{found} is a file, not a store. Import what spd wrote: dataset_spd.import_spd(path, out)."
-        )
+        raise FileFormatError(f"{found} is a file, not a store. Import what spd wrote: whence.import_spd(path, out).")
     return find_result(found)

@@ -91,7 +91,10 @@ def _check(holds: bool, file: Path, what: str) -> None:
 
 
 def _mapped(file: Path, size: int) -> torch.UntypedStorage:
-    found = file.stat().st_size if file.is_file() else None
+    try:
+        found = file.stat().st_size
+    except FileNotFoundError:
+        found = None
     if found != size:
         seen = "is missing" if found is None else f"has {found} bytes, and must have {size}"
         raise FileFormatError(f"{file} {seen}. Compute or copy it again.")

@@ -40,7 +40,22 @@ def refuse_others(folder: Path) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Generator[None]:
-    """Hold the store's lock, which ends with the process however it ends.
+    """Hold the store's lock, as `held` does.
+
+    Raises:
+        WhenceError: Another process holds it.
+    """
+    with held(folder / _LOCK, f"another process is writing {folder} now. Wait for it, or end it."):
+        yield
+
+
+@contextmanager
+def held(lock: Path, refusal: str) -> Generator[None]:
+    """Hold a lock, which ends with the process however it ends.
+
+    Args:
+        lock: The file that is locked; made when missing, and left.
+        refusal: What to say where another process holds it.
 
     Raises:
         WhenceError: Another process holds it.
@@ -50,13 +65,13 @@ def alone(folder: Path) -> Generator[None]:
     except ImportError:  # not a POSIX system: one writer is up to its caller
         yield
         return
-    with (folder / _LOCK).open("wb") as stream:
+    with lock.open("wb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise WhenceError(f"another process is writing {folder} now. Wait for it, or end it.") from error
+            raise WhenceError(refusal) from error
         except OSError as error:
-            _logger.warning("no lock on %s: %s. See to it that one process alone writes it.", folder, error)
+            _logger.warning("no lock on %s: %s. See to it that one process alone writes there.", lock.parent, error)
         yield
 
 

@@ -30,7 +30,8 @@ class Entry:
         standard_error: How sure that is; None where it is not known.
         token: What it says, where the unit is a token with a known text.
         site: Its site.
-        in_sum: Whether the sources of its block belong to a sum that equals the target; else it is a local derivative.
+        in_sum: Whether the sources of its block belong to a sum that equals the target; else it is a local derivative,
+            or sources count by their importance.
     """
 
     key: Node
@@ -50,7 +51,8 @@ class Found:
         target: To which.
         value: The attribution.
         standard_error: How sure that is; None where it is not known.
-        in_sum: Whether it belongs to a sum that equals the target; else it is a local derivative.
+        in_sum: Whether it belongs to a sum that equals the target; else it is a local derivative, or sources count by
+            their importance.
     """
 
     source: Node

@@ -16,7 +16,7 @@ from whence.results.sheet import NEGATIVE, POSITIVE, number_format, quoted
 from whence.results.words import counted
 
 _BAR = 24  # characters of the largest value
-_LOCAL = "local derivative: it belongs to no sum"
+_NO_SUM = "belongs to no sum: a local derivative, or weighted sources"
 
 
 def ranking_table(ranking: Ranking) -> Table:
@@ -93,7 +93,7 @@ def _below(ranking: Ranking) -> str:
     by = "raw sums" if ranking.normalise == "none" else f"by {ranking.normalise}"
     first = ranking.offset + 1
     places = f"{first} to {ranking.offset + len(ranking)} of {ranking.ranked}" if len(ranking) else "nothing is ranked"
-    note = f"; * {_LOCAL}" if any(not entry.in_sum for entry in ranking) else ""
+    note = f"; * {_NO_SUM}" if any(not entry.in_sum for entry in ranking) else ""
     return f"{ranking.metric}, {by}; {places}{note}"
 
 

@@ -26,12 +26,18 @@ def new_subrun(out: str | Path) -> Path:
     Args:
         out: The folder of sub-runs; made when missing.
 
+    Raises:
+        FileFormatError: A file is in its way.
+
     Example:
         >>> new_subrun("runs/stories")  # doctest: +SKIP
         PosixPath('runs/stories/da-20260131_235959')
     """
     out, moment = Path(out), datetime.now(UTC)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise FileFormatError(f"{out} cannot be a folder of runs: a file is in its way. Choose another.") from error
     while True:
         made = out / moment.strftime(_FORMAT)
         try:

@@ -11,7 +11,7 @@ row. It knows nothing of why halves differ.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from whence.results.dataset_cells import chunks, part
@@ -121,10 +121,14 @@ def overlap(first: Float[Tensor, "row column"], second: Float[Tensor, "row colum
         >>> overlap(torch.tensor([[3.0, -2.0, 1.0]]), torch.tensor([[3.0, 1.0, 2.0]]), 2)
         tensor([0.5000], dtype=torch.float64)
     """
-    marks = [torch.zeros(part.shape, dtype=torch.float64) for part in (first, second)]
-    for mark, values in zip(marks, (first, second), strict=True):
-        mark.scatter_(1, values.abs().argsort(dim=1, descending=True, stable=True)[:, :k], 1.0)
-    return (marks[0] * marks[1]).sum(1) / k
+    return (_largest(first.abs(), k) & _largest(second.abs(), k)).sum(1).double() / k
+
+
+def _largest(sizes: Float[Tensor, "row column"], k: int) -> Bool[Tensor, "row column"]:
+    """Which are among the k largest of their row; of those that tie for the last places, the first."""
+    least = sizes.topk(min(k, sizes.shape[1]), 1).values[:, -1:]
+    above, tied = sizes > least, sizes == least
+    return above | (tied & (tied.cumsum(1) <= k - above.sum(1, keepdim=True)))
 
 
 def rank_correlation(first: Float[Tensor, "row column"], second: Float[Tensor, "row column"]) -> Float[Tensor, " row"]:

@@ -98,3 +98,23 @@ def test_a_checkpoint_that_would_run_something_is_not_opened(tmp_path):
     (folder / "model_1000.pth").write_bytes(pickle.dumps({}))
     with pytest.raises(FileFormatError, match="not a zip file as torch saves them"):
         load_components(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[" * 5000 + "]" * 5000, "nested too deep for settings"),
+        ("ci_config: {fn_type: mlp}\nmodule_info: [{module_pattern: a, C: .inf}]", "OverflowError.* missing or odd"),
+    ],
+)
+def test_settings_that_no_run_has_get_a_sentence(tmp_path, text, sentence):
+    folder = run(tmp_path, "mlp")
+    (folder / "final_config.yaml").write_text(text)
+    with pytest.raises(FileFormatError, match=sentence):
+        load_components(folder)
+
+
+@pytest.mark.parametrize("reference", ["", " "])
+def test_the_name_of_nothing_is_no_folder(reference):
+    with pytest.raises(FileFormatError, match="the name of a folder is empty"):
+        load_components(reference)

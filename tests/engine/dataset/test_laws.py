@@ -9,7 +9,7 @@ from families import loaded
 from whence.engine.dataset.blocks import Window
 from whence.engine.dataset.kernels import Counted, Kernels, Options
 
-LAWFUL = ("llama", "llama biased", "gpt2", "gemma2", "olmo2", "gpt_neox", "cohere", "granite", "opt")
+LAWFUL = ("llama biased", "gpt2", "gemma2", "gpt_neox", "cohere", "granite", "opt")
 GAP = 1e-5  # of the sum of magnitudes, in float32
 SIGNED = ("attr", "attr_abs")
 INSIDE = re.compile(r"\d+\.(attn|attn_fused)\.o|\d+\.(glu|mlp)\.down")

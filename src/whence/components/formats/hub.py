@@ -34,6 +34,8 @@ def resolve(reference: str | Path) -> Found:
     Raises:
         FileFormatError: Nothing is there, or the Hub could not be asked.
     """
+    if not str(reference).strip():
+        raise FileFormatError("the name of a folder is empty. Give a folder, or org/repo[/sub][@rev] on the Hub.")
     local = Path(reference).expanduser()
     if local.exists():
         return Found(local, local, None)

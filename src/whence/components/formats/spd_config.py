@@ -62,7 +62,7 @@ def read_config(file: Path) -> SpdConfig:
         network, patterns = _network(said), _patterns(said)
         named = str(network["fn_type"])
         kind = _KINDS.get(named)
-    except (KeyError, TypeError, ValueError, AttributeError) as wrong:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as wrong:
         raise FileFormatError(f"{file} does not describe a component model: {wrong!r} is missing or odd.") from wrong
     if kind is None:
         raise FileFormatError(f"{file} has importance networks of type {named!r}; known are {', '.join(_KINDS)}.")
@@ -84,6 +84,8 @@ def _read(file: Path) -> dict[str, Any]:
         said = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{file} is no YAML file: {error}. Download it again.") from error
+    except RecursionError:
+        raise FileFormatError(f"{file} is nested too deep for settings. Download it again.") from None
     if not isinstance(said, dict):
         raise FileFormatError(f"{file} holds no settings by name. Download it again.")
     return said

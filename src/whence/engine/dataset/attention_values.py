@@ -28,14 +28,12 @@ class ValueKernel:
         reading: the components of the output map.
         writings: of the value map.
         heads: of the pattern.
-        groups: of the values.
         summed_squares: square sums over target positions, as spd's pull request 413 does; for comparison only.
     """
 
     reading: Reading
     writings: tuple[Writing, ...]
     heads: int
-    groups: int
     summed_squares: bool = False
 
     @cached_property
@@ -45,8 +43,8 @@ class ValueKernel:
 
     def _of(self, written: Float[Tensor, "rows channel"], head: int) -> Float[Tensor, "target rows"]:
         """What targets read of a head for what is written to its group's values."""
-        groups = written.unflatten(-1, (self.groups, -1))
-        return self.V[head] @ groups[:, head * self.groups // self.heads].T
+        groups = written.unflatten(-1, (-1, self.V.shape[-1]))
+        return self.V[head] @ groups[:, head * groups.shape[1] // self.heads].T
 
     def count(
         self,

@@ -77,13 +77,11 @@ class InsideSite:
         write, seen = self.sublayer.write, dict[str, Tensor]()
         assert write is not None
 
-        def before(given: Tensor) -> None:
-            seen["given"] = given
-
-        def after(output: Tensor) -> Tensor | None:
-            return self._passed(tape, tape.of(seen["given"]), output)
-
-        return [Spot(write, before=True).hook(before), Spot(write, before=False).hook(after), *self._values(tape)]
+        return [
+            Spot(write, before=True).hook(lambda given: seen.update(given=given)),
+            Spot(write, before=False).hook(lambda output: self._passed(tape, tape.of(seen["given"]), output)),
+            *self._values(tape),
+        ]
 
     def _passed(self, tape: Tape, given: Tensor, output: Tensor) -> Tensor | None:
         if self.heads is None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from whence.engine.dataset.blocks import Heard, Window, weights_of
 from whence.engine.dataset.kernels import Kernels, Wired
-from whence.engine.dataset.passing import Passed, passed_through
+from whence.engine.dataset.passing import Passed
 from whence.engine.dataset.weighing import Weighed
 from whence.errors import UnsupportedModelError
 from whence.model.batch import Batch
@@ -31,15 +31,7 @@ def borne_out(wired: Wired, batch: Batch) -> Wired:
     Raises:
         UnsupportedModelError: a route along the stream that they do not bear out, or one that is missing.
     """
-    cut = passed_through(
-        wired.layout,
-        batch,
-        wired.sites,
-        wired.dtype,
-        cutting=True,
-        frozen=not wired.options.live,
-        complete=not wired.options.spd,
-    )
+    cut = wired.passed(batch, cutting=True, heard=())
     said, scales = _said(wired, batch, cut)
     routes = dict(wired.routes)
     for target, gradients in said.items():
@@ -105,7 +97,7 @@ def _compared_blocks(
     closed = {pair: route for pair, route in wired.routes.items() if route != "backward"}
     trial = replace(wired, routes=closed, options=replace(wired.options, metrics=("attr",)))
     kernels, window = Kernels(trial), Window()
-    passed = passed_through(wired.layout, batch, wired.sites, wired.dtype, complete=not wired.options.spd)
+    passed = wired.passed(batch)
     with torch.no_grad():
         counted = kernels.as_seen(passed, _unweighted(batch, wired))
         heard = {

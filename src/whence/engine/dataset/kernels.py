@@ -3,8 +3,9 @@
 Cost: that of the kernels; the order is that of the forward pass. Knows nothing of windows and files.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -23,7 +24,7 @@ from whence.engine.dataset.passing import Passed, passed_through
 from whence.engine.dataset.pointwise import PointwiseKernel, add_vector, slopes_of
 from whence.engine.dataset.rotations import Compared
 from whence.engine.dataset.routes import Route
-from whence.engine.dataset.sites import Inside, Reading, Site, StreamRead, Writing
+from whence.engine.dataset.sites import Inside, Reading, Site, StreamRead, Where, Writing
 from whence.engine.dataset.stream import StreamKernel
 from whence.engine.dataset.weighing import Weighed, Weighting, importances
 from whence.model.batch import Batch
@@ -64,15 +65,42 @@ class Wired:
     routes: Mapping[Pair, Route]
     compared: Mapping[Sublayer, Compared] = field(default_factory=dict[Sublayer, Compared])
 
-    @property
+    @cached_property
     def readings(self) -> dict[str, Reading]:
         return {reading.site: reading for site in self.sites for reading in site.readings}
 
     @property
+    def pulled(self) -> tuple[Pair, ...]:
+        """The pairs that no closed form reaches."""
+        return tuple(pair for pair, route in self.routes.items() if route == "backward")
+
+    @cached_property
     def writings(self) -> dict[str, Writing]:
         """The sources; without deltas where the model runs without them."""
         found = {writing.site: writing for site in self.sites for writing in site.writings}
         return {name: one for name, one in found.items() if not (self.options.spd and name.endswith(".delta"))}
+
+    def passed(
+        self,
+        batch: Batch,
+        *,
+        cutting: bool = False,
+        heard: Collection[nn.Module] | None = None,
+        eager: bool = True,
+    ) -> Passed:
+        """What a pass over a batch tells of the sites, with norms and deltas as the options say."""
+        options = self.options
+        return passed_through(
+            self.layout,
+            batch,
+            self.sites,
+            self.dtype,
+            cutting=cutting,
+            frozen=not options.live,
+            complete=not options.spd,
+            heard=heard,
+            eager=eager,
+        )
 
     def metrics_of(self, reading: Reading) -> tuple[str, ...]:
         """Coordinates of the stream have the signed metric only."""
@@ -155,12 +183,7 @@ class Kernels:
             self.pointwise.append((sublayer, PointwiseKernel(reading, tuple((ends[w.site], w) for w in kind))))
         values = self._sources(reading, "values")
         if values:
-            assert reading.V is not None
-            heads = sublayer.heads or 1
-            width = reading.V.shape[1] // heads
-            of_units = next(w.U for w in values if w.U is not None)
-            kernel = ValueKernel(reading, values, heads, of_units.shape[1] // width, spd)
-            self.values.append((sublayer, kernel))
+            self.values.append((sublayer, ValueKernel(reading, values, sublayer.heads or 1, spd)))
         scores = self._sources(reading, "scores")
         if not scores:
             return
@@ -171,15 +194,21 @@ class Kernels:
         if keys:
             self.scores.append((sublayer, KeyKernel(reading, keys, how, spd)))
 
+    @cached_property
+    def heard(self) -> frozenset[nn.Module]:
+        """The attentions that some kernel looks into."""
+        return frozenset(sublayer.entrance for sublayer, _ in (*self.values, *self.scores))
+
     # ------------------------------------------------------------ one batch
     @torch.no_grad()
     def count(self, batch: Batch, rows: Int[Tensor, " example"], window: Window) -> Counted:
         """Add a batch to a window; what was seen of it comes back, for what else is counted."""
         wired, options = self.wired, self.wired.options
-        passed = passed_through(wired.layout, batch, wired.sites, wired.dtype)
+        eager, heard = bool(self.heard or self.backwards), () if options.spd else self.heard
+        passed = passed_through(wired.layout, batch, wired.sites, wired.dtype, heard=heard, eager=eager)
         importance = importances(wired.parameters, wired.sites, passed, rows)
         if options.spd:
-            passed = passed_through(wired.layout, batch, wired.sites, wired.dtype, complete=False)
+            passed = wired.passed(batch, heard=self.heard, eager=eager)
         real = batch.mask.flatten()[:, None].to(passed.tape.values[next(iter(passed.tape.values))])
         weighed = Weighed(importance, real, options.weighting, options.least)
         counted = self.as_seen(passed, weighed)
@@ -225,31 +254,19 @@ class Kernels:
             self._pull(counted, window)
 
     def _slopes(self, sublayer: Sublayer, kernel: PointwiseKernel, passed: Passed) -> dict[str, Tensor]:
-        modules: dict[str, nn.Module] = {}
-        outputs: dict[str, Tensor] = {}
-        maps = {site.part.site: site.map.module for site in self.wired.sites if isinstance(site, MatrixSite)}
-        for end, writing in kernel.writings:
-            site = writing.site
-            if site in maps:
-                modules[end] = maps[site]
-                outputs[end] = passed.tape.outputs[site]
+        cut: dict[Where | None, MatrixSite] = {
+            one.writes: one for one in self.wired.sites if isinstance(one, MatrixSite)
+        }
+        maps = {end: cut[writing.where] for end, writing in kernel.writings}
+        modules = {end: site.map.module for end, site in maps.items()}
+        outputs = {end: passed.tape.outputs[site.part.site] for end, site in maps.items()}
         return slopes_of(self.wired.layout, sublayer, modules, outputs, passed.tape.calls[sublayer.entrance])
 
     def _pull(self, counted: Counted, window: Window) -> None:
-        wired, options = self.wired, self.wired.options
-        cut = passed_through(
-            wired.layout,
-            counted.passed.batch,
-            wired.sites,
-            wired.dtype,
-            cutting=True,
-            frozen=not options.live,
-            complete=not options.spd,
-        )
+        cut = self.wired.passed(counted.passed.batch, cutting=True, heard=())
         for backward in self.backwards:
-            own = replace(counted, passed=cut)
-            metrics = wired.metrics_of(backward.reading)
-            backward.count(own.passed, own.heard[backward.reading.site], own.told, window, metrics)
+            metrics = self.wired.metrics_of(backward.reading)
+            backward.count(cut, counted.heard[backward.reading.site], counted.told, window, metrics)
 
     def finish(self, window: Window) -> None:
         """Hand on what is kept over a window."""

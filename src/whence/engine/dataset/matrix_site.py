@@ -2,7 +2,8 @@
 
     y = a = x V        out = a U + delta + bias,    delta = out − bias − a U
 
-Components that are not alive belong to `delta`. Cost: two products with V and U a pass.
+Components that are not alive belong to `delta`; a matrix without any that is has no units, only those two. Cost: two
+products with V and U a pass.
 """
 
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class MatrixSite:
 
     @property
     def readings(self) -> tuple[Reading, ...]:
-        if self.embeds:
+        if self.embeds or not len(self.ids):
             return ()
         return (Reading(self.part.site, self.ids, self.part.count, self.reads, self.V),)
 
@@ -63,23 +64,19 @@ class MatrixSite:
         if self.writes is None:
             return ()
         site, one = self.part.site, torch.zeros(1, dtype=torch.long, device=self.like.device)
-        found = [Writing(site, self.ids, self.part.count, self.writes, "units", self.U)]
-        found.append(Writing(f"{site}.delta", one, 1, self.writes, "vector"))
+        found = [Writing(f"{site}.delta", one, 1, self.writes, "vector")]
+        if len(self.ids):
+            found.insert(0, Writing(site, self.ids, self.part.count, self.writes, "units", self.U))
         if self.bias is not None:
             found.append(Writing(f"{site}.bias", one, 1, self.writes, "units", self.bias[None]))
         return tuple(found)
 
     def hooks(self, tape: Tape) -> list[Hook]:
-        seen: dict[str, Tensor] = {}
-
-        def before(given: Tensor) -> None:
-            seen["given"] = given
-
-        def after(output: Tensor) -> Tensor | None:
-            return self._passed(tape, seen["given"], output)
-
-        module = self.map.module
-        return [Spot(module, before=True).hook(before), Spot(module, before=False).hook(after)]
+        seen, module = dict[str, Tensor](), self.map.module
+        return [
+            Spot(module, before=True).hook(lambda given: seen.update(given=given)),
+            Spot(module, before=False).hook(lambda output: self._passed(tape, seen["given"], output)),
+        ]
 
     def _passed(self, tape: Tape, given: Tensor, output: Tensor) -> Tensor | None:
         site = self.part.site
@@ -97,7 +94,7 @@ class MatrixSite:
         written = tape.leaf(site, activation) @ self.U
         rest = tape.of(output).detach() - written.detach()
         if self.bias is not None:
-            ones = tape.leaf(f"{site}.bias", torch.ones_like(activation[..., :1]))
+            ones = tape.leaf(f"{site}.bias", torch.ones_like(rest[..., :1]))
             written = written + ones * self.bias
             rest = rest - self.bias
         if tape.complete:

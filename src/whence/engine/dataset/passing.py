@@ -1,10 +1,10 @@
 """One forward pass over a batch with every site told of it: recorded, or cut into leaves.
 
-Cost: one forward pass, with eager attention where patterns can be read, and logits at one token only. A cut pass keeps
-its graph. Knows nothing of sums.
+Cost: one forward pass, with eager attention unless nothing needs it, and logits at one token only; memory of the
+patterns that are kept. A cut pass keeps its graph. Knows nothing of sums.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,12 +44,15 @@ class Passed:
 
 
 @contextmanager
-def listening(layout: Layout, tape: Tape, passed: Passed) -> Generator[None]:
-    """While inside, each attention's queries, keys, values and pattern are kept, where a family lets them be read."""
+def listening(layout: Layout, tape: Tape, passed: Passed, heard: Collection[nn.Module] | None) -> Generator[None]:
+    """While inside, attentions' queries, keys, values and pattern are kept, where a family lets them be read."""
     how, given = layout.architecture.patterns, list[tuple[Tensor, Tensor, Tensor]]()
 
     def attend(module: nn.Module, attention: Attention) -> None:
-        query, key, value = (one.detach().to(tape.dtype) for one in given.pop())
+        own = given.pop()
+        if heard is not None and module not in heard:
+            return
+        query, key, value = (one.detach().to(tape.dtype) for one in own)
         passed.attended[module] = Attended(query, key, value, attention.pattern.detach().to(tape.dtype))
 
     if how is None or not layout.attention:
@@ -69,6 +72,8 @@ def passed_through(
     cutting: bool = False,
     frozen: bool = True,
     complete: bool = True,
+    heard: Collection[nn.Module] | None = None,
+    eager: bool = True,
 ) -> Passed:
     """What a forward pass tells of the sites.
 
@@ -80,6 +85,9 @@ def passed_through(
         cutting: make every source a leaf.
         frozen: in a cut pass, hold every norm at its scale.
         complete: False runs the model without what components miss of their matrices.
+        heard: the attentions to keep; all if None.
+        eager: False lets the model attend as it likes, and keeps none; a cut pass needs eager attention, for fused
+            attention has no batched backward pass, and what stands beside it needs the same numbers.
     """
     tape = Tape(batch.ids.shape[1], dtype, cutting, complete)
     passed = Passed(batch, tape)
@@ -93,7 +101,8 @@ def passed_through(
         after += [tape.keep_around(norm) for norm in norms if norm is not None]
         before += [tape.keep_call(writer.entrance) for writer in layout.writers if writer.name == "mlp"]
         stack.enter_context(hooked(after, [*before, (layout.head, _first_only)]))
-        stack.enter_context(listening(layout, tape, passed))
+        if eager:
+            stack.enter_context(listening(layout, tape, passed, heard))
         run(layout, batch)
     return passed
 

@@ -1,13 +1,30 @@
-"""Parameter components at the matrices that they decompose."""
+"""Parameter components at the matrices that they decompose.
+
+    token embedding = scale · W[id]        the stream before the first block = factor · token embedding (+ positions)
+
+Scale and factor are measured (Gemma has the first, Granite the second); where there are no such numbers (a norm, a
+projection) the embedding matrix cannot be decomposed. Cost: for that, one forward pass of a few tokens.
+"""
 
 from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
 
 from whence.components.parameters import ParameterComponents, Part
 from whence.engine.dataset.matrix_site import MatrixSite
 from whence.engine.dataset.places import Places
+from whence.engine.dataset.rotations import TOLERANCE
 from whence.engine.dataset.sites import FIRST, Elsewhere, Inner, Inside, StreamWrite
+from whence.engine.dataset.tape import Tape
+from whence.errors import UnsupportedModelError
+from whence.model.hooks import hooked
 from whence.model.linear import width_into, width_out_of
 from whence.model.matrices import LinearMap, matrix_at
+from whence.model.recorder import run
+from whence.model.selfcheck import few_tokens
+from whence.model.sites import Change, Spot, as_hooks
 
 _ENDS: Mapping[str, Inner] = {
     "attn.q": "q",
@@ -24,7 +41,7 @@ def place_matrices(places: Places, parameters: ParameterComponents) -> None:
     """A site for every decomposed matrix.
 
     Raises:
-        UnsupportedModelError: a matrix that the model lacks.
+        UnsupportedModelError: a matrix that the model lacks, or an embedding matrix that is more than scaled.
         ValueError: one of another size.
     """
     found = {part.site: matrix_at(places.layout, part.site) for part in parameters}
@@ -51,7 +68,49 @@ def _at_an_end(places: Places, part: Part, one: LinearMap) -> None:
         places.take(part.site, part.site, reads.time, MatrixSite(part, one, reads, None, None, places.like))
         return
     ids = Elsewhere(FIRST, places.sublayers[0])  # read by nobody: its components are sources only
-    places.take(part.site, part.site, FIRST, MatrixSite(part, one, ids, StreamWrite(FIRST), None, places.like))
+    scale, factor = _embedded(places, one)
+    scaled, write = replace(part, U=part.U * scale), StreamWrite(FIRST, factor=factor)
+    places.take(part.site, part.site, FIRST, MatrixSite(scaled, one, ids, write, None, places.like))
+
+
+def _embedded(places: Places, one: LinearMap) -> tuple[float, float]:
+    """By what the rows of the embedding matrix are multiplied in its module, and by what after it.
+
+    Raises:
+        UnsupportedModelError: more than that is done to them.
+    """
+    layout, seen = places.layout, dict[str, Tensor]()
+    batch = few_tokens(layout, places.model._embedded_tokens())
+    tape = Tape(batch.ids.shape[1], places.like.dtype)
+    spots = {"token": Spot(one.module, before=False), "stream": Spot(layout.blocks[0], before=True)}
+    if layout.position is not None:
+        spots["position"] = Spot(layout.position, before=False)
+
+    def keep(name: str) -> Change:
+        return lambda tensor: seen.update({name: tape.of(tensor)})
+
+    with layout.lock, torch.no_grad(), hooked(*as_hooks([spot.hook(keep(name)) for name, spot in spots.items()])):
+        run(layout, batch)
+    rows = one.module.get_parameter("weight").detach()[batch.ids].to(places.like)
+    scale = _multiple(places, rows, seen["token"])
+    return scale, _multiple(places, seen["token"], seen["stream"] - seen.get("position", 0.0))
+
+
+def _multiple(places: Places, given: Tensor, made: Tensor) -> float:
+    """The c with made = c · given.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    tolerance = TOLERANCE.get(places.layout.hf.dtype, TOLERANCE[torch.bfloat16])
+    if made.shape == given.shape:
+        multiple = float((made * given).sum() / given.square().sum())
+        if float((made - multiple * given).abs().max()) <= tolerance * float(made.abs().max()):
+            return multiple
+    raise UnsupportedModelError(
+        f"{places.model.name} does more to its token embeddings than scale them (a norm or a projection), so "
+        "embed.matrix cannot be decomposed here; leave it out of the components, and each token is a source"
+    )
 
 
 def _in_a_sublayer(places: Places, part: Part, one: LinearMap) -> None:

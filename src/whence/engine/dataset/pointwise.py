@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from whence.engine.dataset.blocks import Heard, Told, Window
-from whence.engine.dataset.local import count_local
+from whence.engine.dataset.local import Covectors, count_local
 from whence.engine.dataset.sites import Reading, Writing
 from whence.engine.dataset.tape import Call
 from whence.model.hooks import After, first_tensor, hooked, replace_first
@@ -51,13 +51,13 @@ class PointwiseKernel:
             slope, pair, source = slopes[end], (self.reading.site, writing.site), told[writing.site].value
             if writing.kind == "units":
                 assert writing.U is not None
-
-                def covectors(at: Tensor, targets: Tensor, slope: Tensor = slope, V: Tensor = V) -> Tensor:
-                    return slope[at][:, None] * V[targets]
-
-                count_local(covectors, writing.U, source, weights, window, pair)
+                count_local(_covectors(slope, V), writing.U, source, weights, window, pair)
             else:
                 add_vector((slope * source) @ V.T, weights, window, pair)
+
+
+def _covectors(slope: Float[Tensor, "token channel"], V: Float[Tensor, "target channel"]) -> Covectors:
+    return lambda at, targets: slope[at][:, None] * V[targets]
 
 
 def add_vector(

@@ -38,6 +38,7 @@ class StreamWrite:
     sublayer: Sublayer | None = None
     depth: Depth = "normed"
     cuts: bool = False  # what is written is the whole stream
+    factor: float = 1.0  # what is written at once arrives times this
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Arrival:
 def arrival(where: StreamWrite, width: int) -> Arrival:
     """How what is written there arrives."""
     if where.sublayer is None:
-        return Arrival(1.0, None, None)
+        return Arrival(where.factor, None, None)
     factor = where.sublayer.factor * (where.sublayer.written if where.depth == "write" else 1.0)
     norm = None if where.depth == "normed" else where.sublayer.post_norm
     return Arrival(factor, norm, None if norm is None else probe_norm(norm, width))

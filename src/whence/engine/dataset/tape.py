@@ -64,16 +64,11 @@ class Tape:
 
     def keep_around(self, module: nn.Module) -> tuple[nn.Module, After]:
         """A hook that keeps what a norm was given and what it made of it."""
-
-        def keep(args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-            self.around[module] = (self.of(first_tensor(args, kwargs)).detach(), self.of(output).detach())
-
-        return module, keep
+        of, around = self.of, self.around
+        return module, lambda args, kwargs, output: around.update(
+            {module: (of(first_tensor(args, kwargs)).detach(), of(output).detach())}
+        )
 
     def keep_call(self, module: nn.Module) -> tuple[nn.Module, Before]:
         """A hook that keeps what a module was called with."""
-
-        def keep(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.calls[module] = args, kwargs
-
-        return module, keep
+        return module, lambda args, kwargs: self.calls.update({module: (args, kwargs)})

@@ -5,7 +5,11 @@ At the end of a window its blocks are folded in: `attr` += S; `attr.half` += S i
 sources belong to a sum is checked there: Σ_s attr = Σ c y, within a bound of the magnitudes of the parts, which are
 sums over positions already.
 
-Cost: three (one without standard errors) float64 copies of every block; memory is the blocks'. Knows no files.
+Numbers that are not finite are refused, whatever belongs to sums.
+
+Cost: three (one without standard errors) float64 numbers a metric for each number of a block, which are the memory: 72
+bytes a number with three metrics, and 12 more for the window's own sums. What no window added to is not kept. Knows no
+files.
 """
 
 from collections.abc import Mapping
@@ -50,8 +54,9 @@ class Totals:
         """Count a finished window.
 
         Raises:
-            LedgerError: parts that do not add up to what they explain.
+            LedgerError: numbers that are not finite, or parts that do not add up to what they explain.
         """
+        _refuse_odd(number, window, seen)
         self._check(number, window, seen)
         for pair, sums in window.sums.items():
             own = self.blocks.setdefault(pair, {})
@@ -59,7 +64,8 @@ class Totals:
                 block = block.double()
                 _add(own, metric, block)
                 if self.errors:
-                    _add(own, f"{metric}.half", block if number % 2 else torch.zeros_like(block))
+                    if number % 2:
+                        _add(own, f"{metric}.half", block)
                     _add(own, f"{metric}.square", block.square() / seen.tokens)
         for mine, theirs in ((self.targets, seen.targets), (self.sources, seen.sources)):
             for site, found in theirs.items():
@@ -119,6 +125,26 @@ class Seen:
         if STREAM in wired.readings:
             r = counted.heard[STREAM].y * counted.weighed.real
             self.gram = (0.0 if self.gram is None else self.gram) + (r.T @ r).double()
+
+
+def _refuse_odd(number: int, window: Window, seen: Seen) -> None:
+    """Refuse numbers that are not finite; they would spoil every total for good."""
+    sums = {f"{one} of {t} by {s}": block for (t, s), own in window.sums.items() for one, block in own.items()}
+    for site, own in (*seen.targets.items(), *seen.sources.items()):
+        sums |= {f"{name} of {site}": value for name, value in own.items()}
+    if seen.gram is not None:
+        sums[f"gram of {STREAM}"] = seen.gram
+    names = [name for name, value in sums.items() if value.numel()]
+    if not names:
+        return
+    ends = torch.stack([torch.stack(sums[name].aminmax()).double() for name in names])  # nan where any number is nan
+    odd = [name for name, finite in zip(names, ends.isfinite().all(1).tolist(), strict=True) if not finite]
+    if odd:
+        raise LedgerError(
+            f"window {number}: {odd[0]} is not finite, like {len(odd) - 1} other sums. A model with sliding windows "
+            "has such numbers in float64 where rows are padded: use float32, or pack=True. In float16 they overflow: "
+            "use float32."
+        )
 
 
 def _add(own: dict[str, Tensor], name: str, value: Tensor) -> None:

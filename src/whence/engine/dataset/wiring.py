@@ -1,8 +1,12 @@
 """A run's sites wired up: routes from the architecture, attentions measured, both held against the model's gradients.
 
-An attention or MLP that is no closed form (a norm on queries, a cap, a sink) is pulled instead; routes along the stream
-that gradients do not bear out are refused. Cost: that of `attention_found.py` and `checking.py`, once a run.
+An attention or MLP that is no closed form (a norm on queries, a cap, a sink) is pulled instead, as the log says;
+routes along the stream that gradients do not bear out are refused. Cost: that of `attention_found.py` and
+`checking.py`, once a run.
 """
+
+import logging
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -15,6 +19,9 @@ from whence.engine.dataset.named import Given
 from whence.engine.dataset.routes import Route, Routes
 from whence.model.model import Model
 from whence.model.selfcheck import few_tokens
+
+log = logging.getLogger(__name__)
+_NAMED = 4  # pairs in the log's line
 
 
 def wire(model: Model, given: Given, seen: Tensor, output_tokens: Tensor, options: Options, length: int) -> Wired:
@@ -40,23 +47,42 @@ def wire(model: Model, given: Given, seen: Tensor, output_tokens: Tensor, option
         seen.to(model.device),
         model.accumulation,
         options,
-        _routes(chosen, options),
+        {},
     )
+    wired = replace(wired, routes=_routes(wired, chosen))
     batch = few_tokens(model.layout, model._embedded_tokens())
     wired = with_attention(wired, batch, max(length, batch.ids.shape[1]))
-    return borne_out(wired, batch)
+    wired = borne_out(wired, batch)
+    _tell(wired)
+    return wired
 
 
-def _routes(chosen: Chosen, options: Options) -> dict[Pair, Route]:
-    routes = Routes(chosen.sites, chosen.entries, chosen.gated, options.live)
+def _routes(wired: Wired, chosen: Chosen) -> dict[Pair, Route]:
+    routes = Routes(chosen.sites, chosen.entries, chosen.gated, wired.options.live)
     found: dict[Pair, Route] = {}
-    for target in (reading for site in chosen.sites for reading in site.readings):
-        for source in (writing for site in chosen.sites for writing in site.writings):
-            if options.spd and source.site.endswith(".delta"):
-                continue
+    for target in wired.readings.values():
+        for source in wired.writings.values():
             route = routes.of(target, source)
             if route == "stream" and target.V is None:
                 route = "backward"
             if route is not None:
                 found[target.site, source.site] = route
     return found
+
+
+def _tell(wired: Wired) -> None:
+    """Say what is pulled: by position, for squares, it is most of a run's work."""
+    pulled = wired.pulled
+    if not pulled:
+        return
+    named = ", ".join(f"{source} -> {target}" for target, source in pulled[:_NAMED])
+    more = f" and {len(pulled) - _NAMED} more" if len(pulled) > _NAMED else ""
+    said = f"{len(pulled)} of {len(wired.routes)} pairs of sites have no closed form and are pulled: {named}{more}"
+    if not any("mean_squared_attr" in wired.metrics_of(wired.readings[target]) for target, _ in pulled):
+        log.info("%s; one backward pass a target unit, batch and metric", said)
+        return
+    log.warning(
+        "%s; mean_squared_attr takes a backward pass for each target unit at each position. Leave it out of metrics=, "
+        "or pull only the targets that count, with weighting='target' or 'both'",
+        said,
+    )
