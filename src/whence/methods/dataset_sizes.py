@@ -5,12 +5,15 @@
 
 With all metrics and standard errors that is 72 bytes a number: three metrics, each with its sum, the sum of the windows
 with odd numbers, and the sum of squares over windows. Cost: wiring the run up, a few forward passes of a few tokens. It
-knows the blocks alone: in memory there are also the model, its activations over a batch, and a window's sums in
-float32, 4 bytes a number and metric.
+knows no machine: a window's sums in float32 come on top, 4 bytes a number and metric.
 """
 
-import torch
+from collections.abc import Iterator
 
+import torch
+from torch import Tensor
+
+from whence.engine.dataset.footprint import batch_bytes
 from whence.engine.dataset.named import Given
 from whence.engine.dataset.wiring import wire
 from whence.methods.dataset_plan import DatasetPlan
@@ -20,7 +23,10 @@ _BYTES = 8  # of a float64
 
 
 def sizes_of(plan: DatasetPlan, model: Model, given: Given) -> dict[str, int]:
-    """The sizes of a run: `blocks`, `block_elements` (numbers a statistic), `block_bytes`, `model_bytes`.
+    """The sizes of a run, by name.
+
+    `blocks`; `block_elements`, numbers a statistic; `block_bytes`; `model_bytes`, of the model and the components;
+    `batch_bytes`, of what is kept of a batch while it is summed.
 
     Args:
         plan: the run.
@@ -43,5 +49,12 @@ def sizes_of(plan: DatasetPlan, model: Model, given: Given) -> dict[str, int]:
         "blocks": len(wired.routes),
         "block_elements": elements,
         "block_bytes": total,
-        "model_bytes": sum(one.numel() * one.element_size() for one in model.hf.parameters()),
+        "model_bytes": sum(one.numel() * one.element_size() for one in (*model.hf.parameters(), *_tensors(given))),
+        "batch_bytes": batch_bytes(wired, settings.batch_size, rows.longest),
     }
+
+
+def _tensors(given: Given) -> Iterator[Tensor]:
+    """What parameter components are made of; dictionaries may lie in files."""
+    for part in given.parameters or ():
+        yield from (part.V, part.U)
