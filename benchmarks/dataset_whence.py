@@ -21,7 +21,8 @@ from whence.components.importance.given import Given
 from whence.components.parameters import ParameterComponents, Part
 from whence.engine.dataset import named
 from whence.engine.dataset.blocks import Window
-from whence.engine.dataset.kernels import Kernels, Options
+from whence.engine.dataset.kernels import Kernels
+from whence.engine.dataset.wired import Options
 from whence.engine.dataset.wiring import wire
 from whence.model.model import Model
 from whence.results.dataset_axes import METRICS, STREAM

@@ -6,8 +6,9 @@ from torch import Tensor
 from families import fresh
 from whence.components.parameters import ParameterComponents, Part
 from whence.engine.dataset.blocks import Window
-from whence.engine.dataset.kernels import Kernels, Options
+from whence.engine.dataset.kernels import Kernels
 from whence.engine.dataset.named import sorted_out
+from whence.engine.dataset.wired import Options
 from whence.engine.dataset.wiring import Wired, wire
 from whence.model.batch import Batch
 from whence.model.linear import matrix_of, width_into

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from whence.corpus.token_rows import TokenRows
 from whence.engine.dataset.backward import AT_ONCE
-from whence.engine.dataset.kernels import Counted, Kernels, Wired
+from whence.engine.dataset.kernels import Counted, Kernels
 from whence.engine.dataset.named import sorted_out
 from whence.engine.dataset.passing import Passed, passed_through
 from whence.engine.dataset.weighing import Weighed, importances
+from whence.engine.dataset.wired import Wired
 from whence.engine.dataset.wiring import wire
 from whence.methods.dataset_plan import TOKENS, DatasetPlan, read_plan
 from whence.methods.fingerprint import fingerprint

@@ -35,7 +35,7 @@ from whence.results.shard_progress import shard_name, shard_windows
 PLAN, TOKENS, SHARDS, RESULT = "plan.json", "tokens", "shards", "result"
 UNEMBEDDING = "unembedding.safetensors"
 VERSION = 1
-SIZES = ("blocks", "block_elements", "block_bytes", "model_bytes", "batch_bytes")
+SIZES = ("blocks", "block_elements", "block_bytes", "model_bytes", "batch_bytes", "seconds_per_window")
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Literal
 
-from whence.engine.dataset.kernels import Options
 from whence.engine.dataset.weighing import Weighting
+from whence.engine.dataset.wired import Options
 from whence.results.dataset_axes import METRICS
 
 Norms = Literal["frozen", "live"]

@@ -8,6 +8,7 @@ with odd numbers, and the sum of squares over windows. Cost: wiring the run up, 
 knows no machine: a window's sums in float32 come on top, 4 bytes a number and metric.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -20,13 +21,16 @@ from whence.methods.dataset_plan import DatasetPlan
 from whence.model.model import Model
 
 _BYTES = 8  # of a float64
+# For each number of a statistic, token and metric: twice what the closed forms took where every unit counts (four
+# layers, 256 components a matrix). With few active units it is less, with edges that are pulled it may be far more.
+_SECONDS = 2e-9
 
 
 def sizes_of(plan: DatasetPlan, model: Model, given: Given) -> dict[str, int]:
     """The sizes of a run, by name.
 
     `blocks`; `block_elements`, numbers a statistic; `block_bytes`; `model_bytes`, of the model and the components;
-    `batch_bytes`, of what is kept of a batch while it is summed.
+    `batch_bytes`, of what is kept of a batch while it is summed; `seconds_per_window`, roughly, on one CPU core.
 
     Args:
         plan: the run.
@@ -51,6 +55,7 @@ def sizes_of(plan: DatasetPlan, model: Model, given: Given) -> dict[str, int]:
         "block_bytes": total,
         "model_bytes": sum(one.numel() * one.element_size() for one in (*model.hf.parameters(), *_tensors(given))),
         "batch_bytes": batch_bytes(wired, settings.batch_size, rows.longest),
+        "seconds_per_window": math.ceil(_SECONDS * len(settings.metrics) * elements * plan.tokens / plan.windows),
     }
 
 

@@ -5,7 +5,7 @@ import torch
 
 from dataset_parts import random_parts, small, summed, wired
 from whence.engine.dataset import backward
-from whence.engine.dataset.kernels import Options
+from whence.engine.dataset.wired import Options
 from whence.results.dataset_axes import METRICS
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from dataset_parts import random_parts, small, wired
 from whence.engine.dataset import attention_found, places
-from whence.engine.dataset.kernels import Options
+from whence.engine.dataset.wired import Options
 from whence.errors import UnsupportedModelError
 from whence.results.dataset_axes import METRICS
 

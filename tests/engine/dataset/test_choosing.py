@@ -13,8 +13,9 @@ from whence.components.sae import SAE
 from whence.components.transcoder import Transcoder
 from whence.engine.dataset.blocks import Window
 from whence.engine.dataset.choosing import sites_of
-from whence.engine.dataset.kernels import Kernels, Options
+from whence.engine.dataset.kernels import Kernels
 from whence.engine.dataset.named import sorted_out
+from whence.engine.dataset.wired import Options
 from whence.model.model import Model
 from whence.results.dataset_axes import METRICS
 

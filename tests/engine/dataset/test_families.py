@@ -8,7 +8,7 @@ import torch
 from circuit_cases import Wide
 from dataset_parts import random_parts, summed, wired
 from families import EVERY, loaded
-from whence.engine.dataset.kernels import Options
+from whence.engine.dataset.wired import Options
 from whence.results.dataset_axes import METRICS
 
 WITHOUT_MATRICES = ("mamba", "mamba2")

@@ -2,7 +2,7 @@ import torch
 
 from dataset_parts import random_parts, small, wired
 from whence.engine.dataset.footprint import batch_bytes
-from whence.engine.dataset.kernels import Options
+from whence.engine.dataset.wired import Options
 from whence.results.dataset_axes import METRICS
 
 WIDTH, LAYERS, LOGITS = 16, 2, 2

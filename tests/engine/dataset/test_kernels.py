@@ -7,7 +7,7 @@ from circuit_cases import Wide
 from dataset_families import FAMILIES, Places
 from dataset_oracle import Blocks
 from dataset_parts import TOKENS, random_parts, rows, small, summed, wired
-from whence.engine.dataset.kernels import Options
+from whence.engine.dataset.wired import Options
 from whence.results.dataset_axes import METRICS, STREAM
 
 EXACT = 1e-9  # of a block's largest number

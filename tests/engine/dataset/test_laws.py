@@ -7,7 +7,8 @@ from torch import Tensor
 from dataset_parts import random_parts, rows, wired
 from families import loaded
 from whence.engine.dataset.blocks import Window
-from whence.engine.dataset.kernels import Counted, Kernels, Options
+from whence.engine.dataset.kernels import Counted, Kernels
+from whence.engine.dataset.wired import Options
 
 LAWFUL = ("llama biased", "gpt2", "gemma2", "gpt_neox", "cohere", "granite", "opt")
 GAP = 1e-5  # of the sum of magnitudes, in float32

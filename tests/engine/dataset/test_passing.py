@@ -2,7 +2,8 @@ import torch
 
 from dataset_parts import random_parts, rows, small, wired
 from whence.engine.dataset.blocks import Window
-from whence.engine.dataset.kernels import Kernels, Options
+from whence.engine.dataset.kernels import Kernels
+from whence.engine.dataset.wired import Options
 from whence.results.dataset_axes import METRICS
 
 

@@ -6,7 +6,7 @@ from dataset_parts import rows, summed, wired
 from families import fresh
 from whence.components.importance.given import Ones
 from whence.components.parameters import ParameterComponents, Part
-from whence.engine.dataset.kernels import Options
+from whence.engine.dataset.wired import Options
 from whence.errors import UnsupportedModelError
 from whence.model.model import Model
 

@@ -3,7 +3,7 @@ import torch
 
 from dataset_parts import random_parts, wired
 from families import loaded
-from whence.engine.dataset.kernels import Wired
+from whence.engine.dataset.wired import Wired
 
 
 def wiring(name: str) -> Wired:

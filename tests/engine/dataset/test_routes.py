@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dataset_parts import TOKENS, random_parts, small, wired
-from whence.engine.dataset.kernels import Options, Wired
 from whence.engine.dataset.routes import Route
+from whence.engine.dataset.wired import Options, Wired
 from whence.results.dataset_axes import METRICS
 
 

@@ -4,8 +4,9 @@ import torch
 from dataset_parts import TOKENS, random_parts, rows, small, wired
 from whence.components.parameters import ParameterComponents
 from whence.engine.dataset.blocks import Window
-from whence.engine.dataset.kernels import Counted, Kernels, Options
+from whence.engine.dataset.kernels import Counted, Kernels
 from whence.engine.dataset.weighing import Weighed
+from whence.engine.dataset.wired import Options
 from whence.results.dataset_axes import METRICS
 
 OWN = torch.tensor([[0.0, 0.3, 0.30001], [1.0, 0.5, 0.2], [0.9, 0.9, 0.9]])  # the last token is padding

@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from dataset_parts import random_parts, small, wired
-from whence.engine.dataset.kernels import Options
+from whence.engine.dataset.wired import Options
 from whence.results.dataset_axes import METRICS
 
 FUSED = ("attn_fused.qkv", "attn_fused.o")

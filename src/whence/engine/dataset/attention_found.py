@@ -10,11 +10,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from whence.engine.dataset.kernels import Wired
 from whence.engine.dataset.matrix_site import MatrixSite
 from whence.engine.dataset.passing import Passed, passed_through
 from whence.engine.dataset.rotations import TOLERANCE, Compared, compared, measured
 from whence.engine.dataset.sites import Inside
+from whence.engine.dataset.wired import Wired
 from whence.model.batch import Batch
 from whence.model.hooks import After, hooked
 from whence.model.matrices import matrices

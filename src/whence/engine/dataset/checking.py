@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from whence.engine.dataset.blocks import Heard, Window, weights_of
-from whence.engine.dataset.kernels import Kernels, Wired
+from whence.engine.dataset.kernels import Kernels
 from whence.engine.dataset.passing import Passed
 from whence.engine.dataset.weighing import Weighed
+from whence.engine.dataset.wired import Wired
 from whence.errors import UnsupportedModelError
 from whence.model.batch import Batch
 from whence.model.selfcheck import BOUND

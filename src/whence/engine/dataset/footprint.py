@@ -7,7 +7,8 @@ Of what targets read and sources write there are about four copies: as recorded,
 that they are made from. Cost: one forward pass of a few tokens. It does not know the blocks.
 """
 
-from whence.engine.dataset.kernels import Kernels, Wired
+from whence.engine.dataset.kernels import Kernels
+from whence.engine.dataset.wired import Wired
 from whence.model.selfcheck import few_tokens
 
 _COPIES = 4

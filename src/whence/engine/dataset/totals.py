@@ -20,8 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whence.engine.dataset.blocks import Pair, Window
-from whence.engine.dataset.kernels import Counted, Wired
+from whence.engine.dataset.kernels import Counted
 from whence.engine.dataset.sites import Inside, StreamRead
+from whence.engine.dataset.wired import Wired
 from whence.errors import LedgerError
 from whence.model.selfcheck import BOUND
 from whence.results.dataset_axes import STREAM, Axis

@@ -14,9 +14,9 @@ from whence.engine.dataset.attention_found import with_attention
 from whence.engine.dataset.blocks import Pair
 from whence.engine.dataset.checking import borne_out
 from whence.engine.dataset.choosing import Chosen, sites_of
-from whence.engine.dataset.kernels import Options, Wired
 from whence.engine.dataset.named import Given
 from whence.engine.dataset.routes import Route, Routes
+from whence.engine.dataset.wired import Options, Wired
 from whence.model.model import Model
 from whence.model.selfcheck import few_tokens
 
