@@ -57,18 +57,25 @@ def matrix_table(matrix: "SiteMatrix", rows: int) -> "Table":
     return _table(repr(matrix), ("source site", "target site"), ("value", "of its target's"), cells)
 
 
+_SUMS = {"importance": "Σ c", "value": "Σ c y", "absolute": "Σ c |y|", "square": "Σ y²", "fired": "fired"}
+
+
 def units_table(units: "Units", first: int, k: int) -> "Table":
     """The units of a site with their raw quantities."""
     from whence.results.dataset_keys import node_of
 
-    names = [f"{name}\nas {side}" for side in ("target", "source") for name in getattr(units, f"as_{side}")]
+    names = [f"{_SUMS[name]}\n{side}" for side in ("target", "source") for name in getattr(units, f"as_{side}")]
     columns = [*units.as_target.values(), *units.as_source.values()]
     ids = units.ids[first : first + k].tolist()
-    cells = (
-        (str(node_of(units.site, id)), units.tokens.get(id, ""), *(_quantity(float(each[place])) for each in columns))
+    words = ("unit", "token") if units.tokens else ("unit",)
+    cells = [
+        (
+            *(str(node_of(units.site, id)), units.tokens.get(id, ""))[: len(words)],
+            *(_quantity(float(each[place])) for each in columns),
+        )
         for place, id in enumerate(ids, first)
-    )
-    return _table(repr(units), ("unit", "token"), names, cells)
+    ]
+    return _table(repr(units), words, names, cells)
 
 
 def stability_table(found: "Stability") -> "Table":
@@ -88,11 +95,12 @@ def _table(title: str, words: Sequence[str], numbers: Sequence[str], cells: Iter
 
     out = Table(title=Text(title, "bold"), box=box.SIMPLE_HEAD, pad_edge=False)
     out.title_justify = "left"
-    for name in words:
-        out.add_column(name, no_wrap=True)
+    rows = list(cells)
+    for place, name in enumerate(words):  # a key that is cut short names nothing
+        out.add_column(name, no_wrap=True, min_width=max((len(row[place]) for row in rows), default=0))
     for name in numbers:
         out.add_column(name, justify="right", no_wrap=True)
-    for row in cells:
+    for row in rows:
         out.add_row(*map(Text, row))
     return out
 
@@ -102,4 +110,4 @@ def _error(error: float | None) -> str:
 
 
 def _quantity(number: float) -> str:
-    return "" if number != number else f"{number:,.6g}"
+    return "" if number != number else f"{number:,.5g}"
