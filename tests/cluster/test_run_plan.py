@@ -31,18 +31,12 @@ def test_the_sizes_of_a_run_are_read_from_its_plan(planned_run: Path) -> None:
 
 
 def test_memory_is_the_model_a_batch_and_for_each_element_three_doubles_and_two_floats_a_metric_and_a_float() -> None:
-    memory_gb, _ = resources(Planned(10, 10**9, 48 * 10**9, 2, 4 * 10**9, 8 * 10**9), shards=3)
+    memory_gb, _ = resources(Planned(10, 10**9, 48 * 10**9, 2, 4 * 10**9, 8 * 10**9, 30.0), shards=3)
     assert memory_gb == 1.25 * (4 + 8 + 2 * (8 + 8 + 8 + 4 + 4) + 4) + 2
 
 
-def test_a_plan_that_does_not_say_what_a_batch_takes_asks_for_nothing_for_it(planned_run: Path) -> None:
-    (planned_run / "plan.json").write_text(json.dumps({key: PLAN[key] for key in PLAN if key != "batch_bytes"}))
-    assert read_planned(planned_run).batch_bytes == 0
-
-
-def test_time_is_that_of_the_longest_shard_and_a_day_where_none_was_measured() -> None:
-    assert resources(Planned(10, 1, 24, 1, 1, seconds_per_window=30.0), shards=3)[1] == 10 + 1.5 * 4 * 30 / 60
-    assert resources(Planned(10, 1, 24, 1, 1), shards=3)[1] == 24 * 60
+def test_time_is_that_of_the_longest_shard() -> None:
+    assert resources(Planned(10, 1, 24, 1, 1, 1, 30.0), shards=3)[1] == 10 + 1.5 * 4 * 30 / 60
 
 
 @pytest.mark.parametrize(
@@ -53,6 +47,8 @@ def test_time_is_that_of_the_longest_shard_and_a_day_where_none_was_measured() -
         ("[]", "cannot be read"),
         ({"windows": 1}, "does not say 'block_elements'"),
         ({**PLAN, "settings": {}}, "does not say 'metrics'"),
+        ({key: PLAN[key] for key in PLAN if key != "batch_bytes"}, "does not say 'batch_bytes'"),
+        ({key: PLAN[key] for key in PLAN if key != "seconds_per_window"}, "does not say 'seconds_per_window'"),
     ],
 )
 def test_a_plan_that_lacks_something_is_named(tmp_path: Path, plan: Any, says: str) -> None:

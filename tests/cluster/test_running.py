@@ -23,6 +23,7 @@ def shards_of_run(tmp_path: Path, fake_jobs: Jobs, monkeypatch: pytest.MonkeyPat
         "windows": 12,
         "block_elements": 1,
         "block_bytes": 24,
+        "batch_bytes": 8,
         "model_bytes": 1,
         "seconds_per_window": 1,
         "settings": {"metrics": ["attr"]},

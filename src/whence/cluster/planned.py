@@ -7,7 +7,7 @@ The blocks are a shard's float64 totals: 24 bytes for each element and metric wh
 them lie the float32 sums of the current window, twice at its end, and the products of directions that they are
 multiplied with. The batch is what its tokens read and write in all sites (`whence.engine.dataset.footprint`), large
 where batches are. The quarter is for one block being written and for fragmentation, the 2 GB for the libraries, ten
-minutes for loading. Without a measured time a shard is given a day. It does not know the machines.
+minutes for loading. The seconds are the plan's rough count of operations. It does not know the machines.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 from whence.errors import FileFormatError
 
 _WINDOW = 4  # bytes of a float32
-_DAY = 24 * 60
+_SIZES = ("windows", "block_elements", "block_bytes", "model_bytes", "batch_bytes")
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Planned:
         block_bytes: Bytes of all blocks together, in all statistics.
         metrics: How many metrics each block has.
         model_bytes: Of the model and the components.
-        batch_bytes: Of what is kept of a batch while it is summed; 0 where the plan does not say.
-        seconds_per_window: As measured; None where it was not.
+        batch_bytes: Of what is kept of a batch while it is summed.
+        seconds_per_window: What a window takes on one CPU core, roughly.
     """
 
     windows: int
@@ -42,8 +42,8 @@ class Planned:
     block_bytes: int
     metrics: int
     model_bytes: int
-    batch_bytes: int = 0
-    seconds_per_window: float | None = None
+    batch_bytes: int
+    seconds_per_window: float
 
 
 def read_planned(run: str | Path) -> Planned:
@@ -83,15 +83,11 @@ def resources(planned: Planned, shards: int) -> tuple[int, int]:
     """
     window = _WINDOW * planned.block_elements * (2 * planned.metrics + 1)
     memory = 1.25 * (planned.model_bytes + planned.block_bytes + window + planned.batch_bytes) + 2e9
-    seconds = planned.seconds_per_window
-    if seconds is None:
-        return math.ceil(memory / 1e9), _DAY
-    return math.ceil(memory / 1e9), math.ceil(10 + 1.5 * math.ceil(planned.windows / shards) * seconds / 60)
+    seconds = math.ceil(planned.windows / shards) * planned.seconds_per_window
+    return math.ceil(memory / 1e9), math.ceil(10 + 1.5 * seconds / 60)
 
 
 def _planned(plan: Mapping[str, Any]) -> Planned:
-    sizes = {name: int(plan[name]) for name in ("windows", "block_elements", "block_bytes", "model_bytes")}
-    seconds = plan.get("seconds_per_window")
-    measured = None if seconds is None else float(seconds)
-    batch = int(plan.get("batch_bytes", 0))
-    return Planned(**sizes, metrics=len(plan["settings"]["metrics"]), batch_bytes=batch, seconds_per_window=measured)
+    sizes = {name: int(plan[name]) for name in _SIZES}
+    seconds = float(plan["seconds_per_window"])
+    return Planned(**sizes, metrics=len(plan["settings"]["metrics"]), seconds_per_window=seconds)

@@ -28,7 +28,7 @@ class RunPlan:
         at_once: How many at once, at most; None where the cluster decides.
         memory_gb: What each may need.
         minutes: What each is given on SLURM.
-        seconds: What the whole run should take; None where no time was measured, or the cluster decides.
+        seconds: What the whole run should take; None where the cluster decides.
     """
 
     jobs: tuple[Job, ...]
@@ -44,7 +44,7 @@ class RunPlan:
 
     def __str__(self) -> str:
         at_once = "as many at once as there is room for" if self.at_once is None else f"{self.at_once} at once"
-        time = "time unknown: none was measured" if self.seconds is None else f"about {duration(self.seconds)}"
+        time = "time unknown: the cluster decides" if self.seconds is None else f"about {duration(self.seconds)}"
         windows = sum(job.windows for job in self.jobs)
         head = (
             f"{windows:,} windows in {len(self.jobs)} shards on {self.engine}, {at_once}, "
@@ -96,8 +96,8 @@ def _begun(folder: Path) -> set[int]:
     return {int(name[1]) for name in names if name}
 
 
-def _seconds(jobs: Sequence[Job], at_once: int | None, per_window: float | None) -> float | None:
-    if at_once is None or per_window is None:
+def _seconds(jobs: Sequence[Job], at_once: int | None, per_window: float) -> float | None:
+    if at_once is None:
         return None
     rounds = [jobs[first : first + at_once] for first in range(0, len(jobs), at_once)]
     return per_window * sum(max(job.windows for job in together) for together in rounds)
