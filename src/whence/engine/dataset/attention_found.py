@@ -27,15 +27,11 @@ LOUD = 16.0  # scores so many times as large show a cap that a few quiet tokens 
 def with_attention(wired: Wired, batch: Batch, length: int) -> Wired:
     """With how each attention compares; those that do otherwise are pulled."""
     compares = _compares(wired, batch, length)
+    fits = {"scores": compares, "values": _values_fit(wired, batch)}
     routes = dict(wired.routes)
     for pair, route in routes.items():
         where = wired.readings[pair[0]].where
-        if route == "scores" and isinstance(where, Inside) and where.sublayer not in compares:
-            routes[pair] = "backward"
-    values = _values_fit(wired, batch)
-    for pair, route in routes.items():
-        where = wired.readings[pair[0]].where
-        if route == "values" and isinstance(where, Inside) and where.sublayer not in values:
+        if route in fits and isinstance(where, Inside) and where.sublayer not in fits[route]:
             routes[pair] = "backward"
     return replace(wired, routes=routes, compared=compares)
 
