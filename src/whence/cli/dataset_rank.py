@@ -1,7 +1,7 @@
 """`whence dataset top-sources`, `top-targets`, `between` and `block`: what feeds what. Loads no model."""
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from whence.cli.console import print_json, print_table, stdout
 from whence.cli.dataset_options import (
@@ -23,47 +23,45 @@ from whence.cli.dataset_options import (
     plain,
 )
 from whence.cli.options import Json
+from whence.cli.spreading import spread
 
 if TYPE_CHECKING:
     from whence.results.dataset_results import Block, Ranking
 
 
-def top_sources(
-    run: Run,
-    key: Key,
-    k: Count = 10,
-    metric: Metric = "attr",
-    sign: Sign = "positive",
-    normalise: Normalise = "token",
-    page: Page = 1,
-    offset: Offset = None,
-    site: Sites = None,
-    model: ItsModel = None,
-    json: Json = False,
-) -> None:
+@dataclass(frozen=True)
+class Ranked:
+    """What a ranking is asked with, from either end of an edge."""
+
+    run: Run
+    key: Key
+    k: Count = 10
+    metric: Metric = "attr"
+    sign: Sign = "positive"
+    normalise: Normalise = "token"
+    page: Page = 1
+    offset: Offset = None
+    site: Sites = None
+    model: ItsModel = None
+
+    def of(self, end: Literal["sources", "targets"]) -> "Ranking":
+        """The ranking of what stands at one end."""
+        first, found = Pages(self.k, self.page, self.offset).first, opened(self.run, self.model)
+        asked: dict[str, Any] = {"metric": self.metric, "sign": self.sign, "normalise": self.normalise}
+        top = found.top_sources if end == "sources" else found.top_targets
+        return top(key_of(found, self.key), self.k, offset=first, sites=self.site, **asked)
+
+
+@spread(Ranked)
+def top_sources(asked: Ranked, json: Json = False) -> None:
     """Show what feeds a unit or an output token, the strongest first."""
-    first, found = Pages(k, page, offset).first, opened(run, model)
-    asked: dict[str, Any] = {"metric": metric, "sign": sign, "normalise": normalise, "sites": site}
-    present(found.top_sources(key_of(found, key), k, offset=first, **asked), json)
+    present(asked.of("sources"), json)
 
 
-def top_targets(
-    run: Run,
-    key: Key,
-    k: Count = 10,
-    metric: Metric = "attr",
-    sign: Sign = "positive",
-    normalise: Normalise = "token",
-    page: Page = 1,
-    offset: Offset = None,
-    site: Sites = None,
-    model: ItsModel = None,
-    json: Json = False,
-) -> None:
+@spread(Ranked)
+def top_targets(asked: Ranked, json: Json = False) -> None:
     """Show what a unit or a source token feeds, the strongest first."""
-    first, found = Pages(k, page, offset).first, opened(run, model)
-    asked: dict[str, Any] = {"metric": metric, "sign": sign, "normalise": normalise, "sites": site}
-    present(found.top_targets(key_of(found, key), k, offset=first, **asked), json)
+    present(asked.of("targets"), json)
 
 
 def present(ranking: "Ranking", json: bool) -> None:
